@@ -1,0 +1,144 @@
+package keyring
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ParameterError reports KDF parameters outside of the accepted range, in a
+// header or asked for. No memory was allocated for them.
+type ParameterError struct {
+	Parameter       string // with its unit
+	Value           uint64
+	Lowest, Highest uint64 // the accepted range, both included
+}
+
+func (e *ParameterError) Error() string {
+	return fmt.Sprintf("argon2id %s of %d is outside of the accepted %d to %d", e.Parameter, e.Value, e.Lowest, e.Highest)
+}
+
+// FormatError reports a key slot, or a set of them, that is not as the format
+// prescribes.
+type FormatError struct{ Reason string }
+
+func (e *FormatError) Error() string { return "key slot is malformed: " + e.Reason }
+
+// WrongPasskeyError reports that a passkey opens none of the slots it was
+// tried on.
+type WrongPasskeyError struct{ Tried int }
+
+func (e *WrongPasskeyError) Error() string {
+	return fmt.Sprintf("wrong passkey: it opens none of the %d key slots it was tried on", e.Tried)
+}
+
+// NoUsableSlotError reports that a vault has no slot for a passkey of this
+// kind.
+type NoUsableSlotError struct{ Kind Kind }
+
+func (e *NoUsableSlotError) Error() string {
+	if e.Kind == KindMachine {
+		return "the vault has no key slot for a machine key"
+	}
+	return "the vault has no key slot for a passphrase"
+}
+
+// DamagedSlotError is an integrity failure: the passkey is the slot's own (the
+// commitment says so), but the wrapped key does not authenticate with it.
+type DamagedSlotError struct{ ID SlotID }
+
+func (e *DamagedSlotError) Error() string {
+	return fmt.Sprintf("key slot %s is damaged: the passkey is right but the wrapped key does not authenticate", e.ID)
+}
+
+// KDFError reports that deriving a key failed for a reason other than the
+// passphrase.
+type KDFError struct {
+	MemoryKiB uint32 // what the derivation needs
+	Killed    bool   // the helper died of SIGKILL, which nearly always is the kernel's out-of-memory killer
+	Err       error  // what happened
+}
+
+func (e *KDFError) Error() string {
+	if e.Killed {
+		return fmt.Sprintf("key derivation was killed: it needs %d MiB of memory", (e.MemoryKiB+1023)/1024)
+	}
+	return "key derivation failed: " + e.Err.Error()
+}
+
+func (e *KDFError) Unwrap() error { return e.Err }
+
+// UsageError reports sources of a passkey that can't be meant.
+type UsageError struct{ Reason string }
+
+func (e *UsageError) Error() string { return e.Reason }
+
+// PasskeyError reports what a source delivered that can't be a passkey.
+type PasskeyError struct {
+	Origin string // where it came from, such as `passkey file "k"`
+	Reason string
+}
+
+func (e *PasskeyError) Error() string { return e.Origin + " " + e.Reason }
+
+// UnsafeFileError reports a file of a passkey that other users can read.
+type UnsafeFileError struct {
+	Origin string // such as `passkey file "k"`
+	Path   string // what to chmod
+	Mode   os.FileMode
+}
+
+func (e *UnsafeFileError) Error() string {
+	return fmt.Sprintf("%s can be read by others (mode %04o): chmod 600 %s", e.Origin, e.Mode.Perm(), shellQuote(e.Path))
+}
+
+// CommandError reports that the command of a passkey failed.
+type CommandError struct {
+	Command string        // its first word
+	Limit   time.Duration // set when it was stopped for taking longer
+	Err     error         // how it ended, else
+}
+
+func (e *CommandError) Error() string {
+	if e.Limit > 0 {
+		return fmt.Sprintf("passkey command %q took longer than %v and was stopped", e.Command, e.Limit)
+	}
+	return fmt.Sprintf("passkey command %q failed: %v", e.Command, e.Err)
+}
+
+func (e *CommandError) Unwrap() error { return e.Err }
+
+// NoTerminalError reports that no source was given and that there is no
+// terminal to ask at.
+type NoTerminalError struct {
+	Others []string // the sources that need no terminal
+	Err    error    // why there is none
+}
+
+func (e *NoTerminalError) Error() string {
+	return "there is no terminal to ask for the passkey: give it with " + strings.Join(e.Others, ", ")
+}
+
+func (e *NoTerminalError) Unwrap() error { return e.Err }
+
+// InterruptedError reports that a signal ended a prompt. The terminal is as it
+// was before.
+type InterruptedError struct{ Signal syscall.Signal }
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("interrupted by %v at the passkey prompt", e.Signal)
+}
+
+// MismatchError reports that a new passkey was never typed twice the same.
+type MismatchError struct{ Tries int }
+
+func (e *MismatchError) Error() string {
+	return fmt.Sprintf("the two passkeys differed, %d times", e.Tries)
+}
+
+// shellQuote gives a path as one word of a shell command to be copied.
+func shellQuote(path string) string {
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
