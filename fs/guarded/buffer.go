@@ -1,0 +1,104 @@
+package guarded
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Buffer is one small secret in locked memory of its own, between two guard
+// pages. It costs a page of RLIMIT_MEMLOCK at least, and no descriptor. Its
+// methods may be called on a nil Buffer. What Bytes returned must not be used
+// during or after Destroy: the memory is gone, and touching it is a fault.
+type Buffer struct {
+	mu     sync.Mutex
+	data   []byte         // what the user sees; nil after Destroy
+	slab   *slab          // where memguard holds it, else nil
+	mapped unsafe.Pointer // where memfd_secret holds it: the first guard page
+	length uintptr        // of the mapping at mapped, with both guard pages
+}
+
+// NewBuffer returns a zeroed buffer of size bytes. It uses memfd_secret(2)
+// memory if the kernel gives any, else a memguard buffer; if neither can be
+// locked it returns a *LockError.
+func NewBuffer(size int) (*Buffer, error) {
+	if size <= 0 {
+		return nil, fmt.Errorf("a guarded buffer of %d bytes can't be made", size)
+	}
+	if b, err := newSecretBuffer(size); err == nil {
+		return b, nil
+	}
+	// Whatever the reason (ENOSYS, EPERM of a seccomp profile, no room under
+	// RLIMIT_MEMLOCK, no descriptor), memguard's own answer is the one to give.
+	s, err := newSlab(size)
+	if err != nil {
+		return nil, err
+	}
+	return &Buffer{data: s.data, slab: s}, nil
+}
+
+// newSecretBuffer maps a memfd_secret between two inaccessible pages. The
+// descriptor is closed again: the mapping keeps the memory.
+func newSecretBuffer(size int) (*Buffer, error) {
+	locking.Lock()
+	defer locking.Unlock()
+	fd, err := unix.MemfdSecret(unix.FD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	page := os.Getpagesize()
+	inner := roundUp(size, page)
+	if err := unix.Ftruncate(fd, int64(inner)); err != nil {
+		return nil, err
+	}
+	length := uintptr(inner + 2*page)
+	start, err := unix.MmapPtr(-1, 0, nil, length, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, err
+	}
+	// MAP_SHARED is the only kind there is. The kernel locks the pages, keeps
+	// them out of core dumps and zeroes them when they are freed.
+	data, err := unix.MmapPtr(fd, 0, unsafe.Add(start, page), uintptr(inner), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
+	if err != nil {
+		unix.MunmapPtr(start, length)
+		return nil, err
+	}
+	// The secret ends where the guard page begins, so that a read beyond its
+	// end is a fault.
+	secret := unsafe.Slice((*byte)(unsafe.Add(data, inner-size)), size)
+	return &Buffer{data: secret, mapped: start, length: length}, nil
+}
+
+// Bytes returns the secret itself, not a copy; its capacity is its length. It
+// returns nil after Destroy.
+func (b *Buffer) Bytes() []byte {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.data
+}
+
+// Destroy wipes the secret and frees its memory. Calling it again does nothing.
+func (b *Buffer) Destroy() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.data == nil {
+		return
+	}
+	Wipe(b.data)
+	b.data = nil
+	if b.slab != nil {
+		b.slab.destroy()
+		return
+	}
+	unix.MunmapPtr(b.mapped, b.length)
+}
