@@ -43,12 +43,12 @@ func renameExclusively(oldname, newname string) error {
 		return retryInterrupted(func() error { return unix.Unlink(oldname) })
 	}
 	if _, err := os.Lstat(newname); err == nil {
-		return fs.ErrExist
+		return unix.EEXIST
 	}
 	err = retryInterrupted(func() error { return unix.Rename(oldname, newname) })
 	if err == unix.ENOTDIR || err == unix.ENOTEMPTY {
 		if _, statErr := os.Lstat(newname); statErr == nil {
-			return fs.ErrExist
+			return unix.EEXIST
 		}
 	}
 	return err
