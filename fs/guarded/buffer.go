@@ -1,6 +1,7 @@
 package guarded
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -28,11 +29,25 @@ func NewBuffer(size int) (*Buffer, error) {
 	if size <= 0 {
 		return nil, fmt.Errorf("a guarded buffer of %d bytes can't be made", size)
 	}
-	if b, err := newSecretBuffer(size); err == nil {
-		return b, nil
+	b, err := newSecretBuffer(size)
+	for _, unavailable := range []error{
+		unix.ENOSYS, // an old kernel, or booted without secretmem.enable
+		unix.EPERM,  // a seccomp profile
+		unix.EAGAIN, // RLIMIT_MEMLOCK
+		unix.ENOMEM,
+	} {
+		if errors.Is(err, unavailable) {
+			return newSlabBuffer(size)
+		}
 	}
-	// Whatever the reason (ENOSYS, EPERM of a seccomp profile, no room under
-	// RLIMIT_MEMLOCK, no descriptor), memguard's own answer is the one to give.
+	if err != nil {
+		return nil, fmt.Errorf("a guarded buffer of %d bytes can't be made: %w", size, err)
+	}
+	return b, nil
+}
+
+// newSlabBuffer makes a Buffer of a memguard slab, or returns a *LockError.
+func newSlabBuffer(size int) (*Buffer, error) {
 	s, err := newSlab(size)
 	if err != nil {
 		return nil, err
@@ -45,7 +60,7 @@ func NewBuffer(size int) (*Buffer, error) {
 func newSecretBuffer(size int) (*Buffer, error) {
 	locking.Lock()
 	defer locking.Unlock()
-	fd, err := unix.MemfdSecret(unix.FD_CLOEXEC)
+	fd, err := unix.MemfdSecret(unix.O_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,7 @@ import (
 type Hardening struct {
 	NoTrace error // not dumpable: no core, no ptrace and no /proc/PID/mem for others of the same user
 	NoCore  error // RLIMIT_CORE 0, soft and hard
-	NoSwap  error // all of the process's memory locked; needs CAP_IPC_LOCK and no RLIMIT_MEMLOCK
+	NoSwap  error // all of the process's memory locked; needs an unlimited RLIMIT_MEMLOCK, or the capabilities for it
 }
 
 // Err returns what makes it unsafe to hold a secret: all but NoSwap, which an
@@ -58,5 +58,9 @@ func lockAll() error {
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &infinite); err != nil {
 		return fmt.Errorf("%w: %w", errMemlock, err)
 	}
+	return mlockallOnFault()
+}
+
+func mlockallOnFault() error {
 	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
 }

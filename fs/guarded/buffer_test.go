@@ -1,0 +1,203 @@
+package guarded
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func addr(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+func TestWipe(t *testing.T) {
+	b := bytes.Repeat([]byte{7}, 1000)
+	Wipe(b[1:999])
+	if !zero(b[1:999]) || b[0] != 7 || b[999] != 7 {
+		t.Errorf("wiping 1:999 of a thousand sevens left %v", b)
+	}
+	Wipe(nil)
+}
+
+func TestDo(t *testing.T) {
+	ran := 0
+	Do(func() { Do(func() { ran++ }) })
+	if ran != 1 {
+		t.Errorf("f was called %d times", ran)
+	}
+	defer func() {
+		if recover() != "through" {
+			t.Error("a panic in f did not come through")
+		}
+	}()
+	Do(func() { panic("through") })
+}
+
+// TestBuffer tries both kinds: size, zeros, the kernel's flags, guard pages, and
+// that Destroy unmaps.
+func TestBuffer(t *testing.T) {
+	kinds := map[string]func(int) (*Buffer, error){"any": NewBuffer, "memguard": newSlabBuffer}
+	if secretMemory() {
+		kinds["memfd_secret"] = newSecretBuffer
+	}
+	page := os.Getpagesize()
+	for kind, make := range kinds {
+		for _, size := range []int{1, 32, 33, page - 1, page, page + 1, 3 * page} {
+			t.Run(fmt.Sprint(kind, " ", size), func(t *testing.T) {
+				b, err := make(size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s := b.Bytes()
+				if len(s) != size || cap(s) != size || !zero(s) {
+					t.Errorf("len %d, cap %d, want %d zeros", len(s), cap(s), size)
+				}
+				for i := range s {
+					s[i] = byte(i) | 1
+				}
+				checkFenced(t, s)
+				start := addr(s)
+				b.Destroy()
+				b.Destroy()
+				if b.Bytes() != nil {
+					t.Error("the bytes are still there after Destroy")
+				}
+				checkUnmapped(t, start)
+			})
+		}
+	}
+}
+
+func secretMemory() bool {
+	fd, err := unix.MemfdSecret(0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil
+}
+
+// checkFenced checks that s is locked and not dumped, and lies between
+// inaccessible mappings.
+func checkFenced(t *testing.T, s []byte) {
+	t.Helper()
+	all, err := mappings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, i, err := mappingOf(all, addr(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !m.has("lo") || !m.has("dd") {
+		t.Errorf("the memory is not locked or may be dumped: %+v", m)
+	}
+	if m.end < addr(s)+uintptr(len(s)) {
+		t.Errorf("the memory is not in one mapping")
+	}
+	before, after := all[i-1], all[i+1]
+	if before.end != m.start || before.perms[:3] != "---" {
+		t.Errorf("no guard page before it: %+v", before)
+	}
+	if after.start != m.end || after.perms[:3] != "---" {
+		t.Errorf("no guard page behind it: %+v", after)
+	}
+	if end := addr(s) + uintptr(len(s)); m.end-end >= blockAlign {
+		t.Errorf("%d bytes between the end and the guard page", m.end-end)
+	}
+}
+
+func checkUnmapped(t *testing.T, at uintptr) {
+	t.Helper()
+	all, err := mappings()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m, _, err := mappingOf(all, at); err == nil && m.has("lo") {
+		t.Errorf("the memory is still mapped: %+v", m)
+	}
+}
+
+// TestBufferWipes looks at the same pages through a second mapping, which stays
+// when Destroy removes the first.
+func TestBufferWipes(t *testing.T) {
+	if !secretMemory() {
+		t.Fatal("this kernel has no memfd_secret: boot with secretmem.enable=1")
+	}
+	b, err := newSecretBuffer(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := b.Bytes()
+	page := uintptr(os.Getpagesize())
+	// mremap of 0 bytes of a shared mapping makes another of the same pages.
+	first := addr(s) / page * page
+	alias, _, errno := unix.Syscall6(unix.SYS_MREMAP, first, 0, page, unix.MREMAP_MAYMOVE, 0, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer unix.MunmapPtr(unsafe.Add(unsafe.Pointer(nil), alias), page)
+	same := unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(nil), alias)), page)
+	copy(s, bytes.Repeat([]byte("secret"), 100))
+	if !bytes.Contains(same, []byte("secretsecret")) {
+		t.Fatal("the second mapping does not show the secret")
+	}
+	b.Destroy()
+	if !zero(same) {
+		t.Error("the secret is still in the memory that Destroy gave back")
+	}
+}
+
+func TestBufferOfNothing(t *testing.T) {
+	for _, size := range []int{0, -1} {
+		if b, err := NewBuffer(size); err == nil {
+			t.Errorf("a buffer of %d bytes was made: %v", size, b)
+		}
+	}
+	var none *Buffer
+	none.Destroy()
+	if none.Bytes() != nil {
+		t.Error("a nil buffer has bytes")
+	}
+}
+
+// TestBuffersCostNoDescriptors makes many at once, by many goroutines.
+func TestBuffersCostNoDescriptors(t *testing.T) {
+	before := descriptors(t)
+	var all [64]*Buffer
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() {
+			b, err := NewBuffer(32)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			copy(b.Bytes(), bytes.Repeat([]byte{byte(i)}, 32))
+			all[i] = b
+		})
+	}
+	wg.Wait()
+	if n := descriptors(t); n > before {
+		t.Errorf("64 buffers hold %d descriptors", n-before)
+	}
+	for i, b := range all {
+		if !bytes.Equal(b.Bytes(), bytes.Repeat([]byte{byte(i)}, 32)) {
+			t.Errorf("buffer %d was changed", i)
+		}
+		wg.Go(b.Destroy)
+		wg.Go(b.Destroy)
+	}
+	wg.Wait()
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	d, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(d)
+}
