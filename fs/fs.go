@@ -1,0 +1,96 @@
+package fs
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/tree"
+)
+
+// FS answers the kernel's requests. It embeds no default, so that each operation has an answer that somebody chose.
+var _ fuse.RawFileSystem = (*FS)(nil)
+
+// Owner is the uid and gid that every inode shows.
+type Owner struct{ UID, GID uint32 }
+
+// Options of an FS.
+type Options struct {
+	// Owner, unless nil, is shown instead of the stored owners: for mounts of ordinary users and in sandboxes, where ids are
+	// read in the mount's user namespace and an unmapped owner would mean EACCES everywhere.
+	Owner *Owner
+	// RefuseOutsiders answers EACCES to callers outside the pid namespace in which the mount was made.
+	RefuseOutsiders bool
+	// OnIntegrity, unless nil, is told of the first block of each file that does not authenticate. It is called while the
+	// request waits. The error names blocks and segments, never files.
+	OnIntegrity func(ino tree.Ino, err *vault.IntegrityError)
+}
+
+// FS is a read-only file system over a Source. New makes one; a Server serves it.
+type FS struct {
+	src    Source
+	blocks Blocks
+	opts   Options
+
+	known   counts    // what the kernel has looked up
+	files   openFiles // open regular files
+	dirs    atomic.Int64
+	drops   dropper
+	replies sync.Pool // of *reply
+	plus    sync.Pool // of *[]plusEntry
+
+	damaged damagedFiles
+
+	requests atomic.Uint64
+	bytes    atomic.Uint64
+	refused  atomic.Uint64
+}
+
+// New makes a file system of what src holds, with contents out of blocks.
+func New(src Source, blocks Blocks, opts Options) *FS {
+	f := &FS{src: src, blocks: blocks, opts: opts}
+	f.replies.New = func() any { return &reply{fs: f} }
+	f.plus.New = func() any { return new([]plusEntry) }
+	f.drops.init(&f.files)
+	return f
+}
+
+// Stats is what `status` shows of a mount.
+type Stats struct {
+	OpenFiles       int64  // descriptors and mappings of regular files, as the kernel counts them
+	OpenDirs        int64  // likewise of directories
+	KnownInodes     int64  // inodes that the kernel has looked up and not forgotten
+	Requests        uint64 // of any kind, since the beginning
+	Refused         uint64 // of these, from outside the sandbox
+	Bytes           uint64 // of contents that went to the kernel
+	DamagedFiles    int64  // files with a block that did not authenticate
+	FailedDropCalls uint64 // page cache that could not be invalidated: contents may be left there until the unmount
+}
+
+// Stats returns the counters. They are read one after the other, without a common instant.
+func (f *FS) Stats() Stats {
+	return Stats{
+		OpenFiles:       f.files.open(),
+		OpenDirs:        f.dirs.Load(),
+		KnownInodes:     f.known.inodes(),
+		Requests:        f.requests.Load(),
+		Refused:         f.refused.Load(),
+		Bytes:           f.bytes.Load(),
+		DamagedFiles:    f.damaged.len(),
+		FailedDropCalls: f.drops.failed.Load(),
+	}
+}
+
+// String names the file system to go-fuse.
+func (f *FS) String() string { return fsName }
+
+// SetDebug does nothing: go-fuse's debug lines hold names and contents.
+func (f *FS) SetDebug(bool) {}
+
+// Init is called when the kernel's first request was answered, before any other.
+func (f *FS) Init(s *fuse.Server) { f.drops.start(s) }
+
+// OnUnmount is called after the last request.
+func (f *FS) OnUnmount() { f.drops.stop() }

@@ -1,0 +1,145 @@
+package fs
+
+import (
+	"fmt"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/tree"
+)
+
+const (
+	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and go-fuse adds two.
+	maxPieces = 1022
+	// zeroRun is the length of zeros in bytes.
+	zeroRun = 64 << 10
+)
+
+// zeros is what holes are read as. It is never written, so it costs no memory.
+var zeros [zeroRun]byte
+
+// Read answers with slices of pinned blocks. The buffer that go-fuse offers lies on the heap and is left alone.
+//
+// A READ that names no lock owner fills the page cache (mmap, execve); those of read(2), by direct I/O, name one.
+func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+	if !f.admit(&in.InHeader) {
+		return nil, fuse.EACCES
+	}
+	ino := tree.Ino(in.NodeId)
+	if in.ReadFlags&fuse.READ_LOCKOWNER == 0 {
+		f.files.markCached(ino)
+	}
+	if in.Offset > tree.MaxSize {
+		return nil, fuse.EINVAL
+	}
+	r := f.replies.Get().(*reply)
+	if err := r.load(ino, int64(in.Offset), int(in.Size)); err != nil {
+		r.Done()
+		return nil, f.readErrno(ino, err)
+	}
+	if r.size == 0 {
+		r.Done() // go-fuse may not say when it is done with a result of size 0
+		return nothing{}, fuse.OK
+	}
+	f.bytes.Add(uint64(r.size))
+	return r, fuse.OK
+}
+
+// nothing is the reply at the end of a file.
+type nothing struct{}
+
+func (nothing) Size() int                          { return 0 }
+func (nothing) Done()                              {}
+func (nothing) Bytes([]byte) ([]byte, fuse.Status) { return nil, fuse.OK }
+func (nothing) Slices() ([][]byte, fuse.Status)    { return nil, fuse.OK }
+
+// reply is a fuse.ReadResult whose bytes lie in pinned blocks. It is used again after Done.
+type reply struct {
+	fs      *FS
+	size    int // bytes in slices
+	spans   []vault.Span
+	numbers []uint64      // the distinct blocks of spans
+	pins    []guarded.Pin // one for each of numbers
+	slices  [][]byte      // into pins and zeros
+}
+
+// Size returns the length of the reply in bytes.
+func (r *reply) Size() int { return r.size }
+
+// Slices returns the reply for writev(2). go-fuse finds this method by its name, and only because of it calls Done after the
+// write and not before.
+func (r *reply) Slices() ([][]byte, fuse.Status) { return r.slices, fuse.OK }
+
+// Bytes would copy contents to the heap, so it refuses.
+func (r *reply) Bytes([]byte) ([]byte, fuse.Status) { return nil, fuse.EIO }
+
+// Done unpins the blocks: the reply was written.
+func (r *reply) Done() {
+	r.fs.blocks.Release(r.pins)
+	clear(r.pins)
+	clear(r.slices)
+	r.size, r.spans, r.numbers, r.pins, r.slices = 0, r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
+	r.fs.replies.Put(r)
+}
+
+// load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
+func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
+	if r.spans, err = r.fs.src.Spans(ino, off, n, r.spans); err != nil {
+		return err
+	}
+	for _, s := range r.spans {
+		if s.Hole {
+			continue
+		}
+		if r.find(s.Block) < 0 {
+			r.numbers = append(r.numbers, s.Block)
+		}
+	}
+	if len(r.numbers) > 0 {
+		if r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins); err != nil {
+			return err
+		}
+	}
+	for _, s := range r.spans {
+		if err := r.add(s); err != nil {
+			return err
+		}
+	}
+	if r.size > n || len(r.slices) > maxPieces {
+		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
+	}
+	return nil
+}
+
+// find returns the index of a block's number, or -1. Neighbouring spans share blocks, so it looks from the end.
+func (r *reply) find(block uint64) int {
+	for i := len(r.numbers) - 1; i >= 0; i-- {
+		if r.numbers[i] == block {
+			return i
+		}
+	}
+	return -1
+}
+
+// add appends the bytes of a span, whose block is pinned.
+func (r *reply) add(s vault.Span) error {
+	if s.Hole {
+		for left := s.Len; left > 0; left -= zeroRun {
+			r.slices = append(r.slices, zeros[:min(left, zeroRun)])
+		}
+		r.size += s.Len
+		return nil
+	}
+	data := r.pins[r.find(s.Block)].Bytes()
+	if s.At < 0 || s.Len < 0 || s.At > len(data) || s.Len > len(data)-s.At {
+		return &vault.IntegrityError{
+			Object: fmt.Sprintf("block %d", s.Block),
+			Detail: fmt.Sprintf("holds %d bytes, not %d at %d", len(data), s.Len, s.At),
+		}
+	}
+	r.slices = append(r.slices, data[s.At:s.At+s.Len])
+	r.size += s.Len
+	return nil
+}

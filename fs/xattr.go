@@ -1,0 +1,56 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"encfsrun/fs/vault/tree"
+)
+
+// GetXAttr copies the value of an extended attribute into dest and returns its size; an empty dest asks for the size alone.
+func (f *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	if !f.admit(h) {
+		return 0, fuse.EACCES
+	}
+	value, err := f.src.GetXattr(tree.Ino(h.NodeId), name)
+	if err != nil {
+		return 0, inodeErrno(err)
+	}
+	size := uint32(len(value))
+	switch {
+	case len(dest) == 0:
+		return size, fuse.OK
+	case len(dest) < len(value):
+		return size, fuse.ERANGE
+	}
+	copy(dest, value)
+	return size, fuse.OK
+}
+
+// ListXAttr puts the names of an inode's extended attributes into dest, each with a NUL behind it, and returns their size; an
+// empty dest asks for the size alone.
+func (f *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	if !f.admit(h) {
+		return 0, fuse.EACCES
+	}
+	names, err := f.src.ListXattr(tree.Ino(h.NodeId))
+	if err != nil {
+		return 0, inodeErrno(err)
+	}
+	size := 0
+	for _, name := range names {
+		size += len(name) + 1
+	}
+	switch {
+	case len(dest) == 0:
+		return uint32(size), fuse.OK
+	case len(dest) < size:
+		return uint32(size), fuse.ERANGE
+	}
+	at := 0
+	for _, name := range names {
+		at += copy(dest[at:], name)
+		dest[at] = 0
+		at++
+	}
+	return uint32(size), fuse.OK
+}
