@@ -75,13 +75,22 @@ type UsageError struct{ Reason string }
 
 func (e *UsageError) Error() string { return e.Reason }
 
-// PasskeyError reports what a source delivered that can't be a passkey.
+// PasskeyError reports a source that can't be read, or what it delivered and
+// can't be a passkey.
 type PasskeyError struct {
 	Origin string // where it came from, such as `passkey file "k"`
 	Reason string
+	Err    error // what the system said, if it did
 }
 
-func (e *PasskeyError) Error() string { return e.Origin + " " + e.Reason }
+func (e *PasskeyError) Error() string {
+	if e.Err != nil {
+		return e.Origin + " " + e.Reason + ": " + e.Err.Error()
+	}
+	return e.Origin + " " + e.Reason
+}
+
+func (e *PasskeyError) Unwrap() error { return e.Err }
 
 // UnsafeFileError reports a file of a passkey that other users can read.
 type UnsafeFileError struct {

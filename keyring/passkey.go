@@ -57,7 +57,7 @@ func NewPassphrase(line []byte) (*Passkey, error) {
 	const origin = "the passphrase"
 	n, reason := passphraseLength(line)
 	if reason != "" {
-		return nil, &PasskeyError{origin, reason}
+		return nil, &PasskeyError{Origin: origin, Reason: reason}
 	}
 	passphrase, err := copyGuarded(line[:n])
 	if err != nil {
@@ -71,7 +71,7 @@ func NewPassphrase(line []byte) (*Passkey, error) {
 func contentPasskey(content []byte, origin string) (p *Passkey, err error) {
 	n, reason := passphraseLength(content)
 	if reason != "" && len(content) != MachineKeySize {
-		return nil, &PasskeyError{origin, reason}
+		return nil, &PasskeyError{Origin: origin, Reason: reason}
 	}
 	p = &Passkey{}
 	if reason == "" {
