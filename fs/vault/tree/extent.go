@@ -103,16 +103,18 @@ func (t *Tree) Map(ino Ino, e Extent) error {
 	return nil
 }
 
-// Clear makes [off, off+length) of a regular file a hole; what of it lies behind the file's end is ignored.
+// Clear makes [off, off+length) of a regular file a hole, at the cost of Map; what of it lies behind the file's end is
+// ignored. ErrFull: only where it makes two extents of one.
 func (t *Tree) Clear(ino Ino, off, length uint64) error {
 	n, err := t.findFile(ino)
 	if err != nil {
 		return err
 	}
-	if !t.ranges.slots.room(1) {
+	end := rangeEnd(n, off, length)
+	if i := t.ranges.floor(n.body, off); i != 0 && t.end(i) > end && !t.ranges.slots.room(1) {
 		return ErrFull
 	}
-	t.carve(n, off, rangeEnd(n, off, length))
+	t.carve(n, off, end)
 	return nil
 }
 
