@@ -86,8 +86,9 @@ type FS interface {
 type File interface {
 	// ReadAt is io.ReaderAt's: io.EOF when fewer bytes than asked are left.
 	io.ReaderAt
-	// WriteAt is io.WriterAt's: n < len(p) only with an error, and then n bytes
-	// may have been written. Writing behind the end leaves zeros between.
+	// WriteAt writes all of p or gives an error, and then any part of p may have
+	// been written, whatever the count says (that of package os is 0 when a disk
+	// was full halfway). Writing behind the end leaves zeros between.
 	io.WriterAt
 	// Close releases the locks that were taken through this File, and the file.
 	// It makes nothing durable. Every later call fails with fs.ErrClosed.
