@@ -8,7 +8,7 @@
 // slab holds no pointer, so the garbage collector has nothing to trace in a million files, and pointers to rows stay
 // valid while the tables grow. Byte strings lie in an arena (arena.go), inodes and names are found through hash tables
 // that grow by one bucket at a time (index.go), and what has to stay in order - the extents of a file, the entries of
-// a directory - hangs in treaps (treap.go). A file with one name and one extent costs 168 bytes and its name. What is
+// a directory - hangs in treaps (treap.go). A file with one name and one extent costs 172 bytes and its name. What is
 // removed is used again for the next of its kind, but never given back to the system.
 //
 // # Life of an inode
