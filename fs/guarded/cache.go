@@ -115,16 +115,21 @@ func (c *Cache) Acquire(cancel <-chan struct{}, numbers []uint64, pins []Pin) ([
 		return pins, err
 	}
 	if err := c.settle(cancel, pins[base:]); err != nil {
-		c.Release(pins[base:])
 		return pins[:base], err
 	}
 	return pins, nil
 }
 
 // settle returns when every block of a request is valid, or with the first
-// error. It loads those that nobody has begun to load, and then waits for those
+// error and the pins released, as also after a panic of the loader. It loads those that nobody has begun to load, and then waits for those
 // that others do, who never wait for anybody while they load: no circle.
 func (c *Cache) settle(cancel <-chan struct{}, pins []Pin) error {
+	settled := false
+	defer func() {
+		if !settled {
+			c.Release(pins)
+		}
+	}()
 	for _, p := range pins {
 		if isClosed(cancel) {
 			return ErrCanceled
@@ -138,6 +143,7 @@ func (c *Cache) settle(cancel <-chan struct{}, pins []Pin) error {
 			return err
 		}
 	}
+	settled = true
 	return nil
 }
 
