@@ -119,7 +119,7 @@ func (c *crash) node(n *node) *node {
 	for _, name := range slices.Sorted(maps.Keys(survivors)) {
 		child := survivors[name]
 		if child.dir != nil && c.found[child] != nil {
-			continue // split renames gave it two names: fsck keeps one, or it may hold itself
+			continue // two names, of two renames or a split one: it gets the first, lest it hold itself
 		}
 		after.dir.entries[name] = c.node(child)
 	}

@@ -7,13 +7,13 @@ import (
 	"os"
 )
 
-// ErrPowerCut, returned by a hook, cuts the power.
+// ErrPowerCut is what a hook returns to cut the power.
 var ErrPowerCut = errors.New("the power was cut")
 
 func isPowerCut(err error) bool { return errors.Is(err, ErrPowerCut) }
 
-// ShortWrite, returned by a hook for a write, lets the first N bytes be written
-// before the write fails with Err.
+// ShortWrite is what a hook returns for a write to let the first N bytes be written
+// before it fails with Err.
 type ShortWrite struct {
 	N   int
 	Err error
@@ -23,7 +23,7 @@ func (s *ShortWrite) Error() string { return fmt.Sprintf("%v after %d bytes", s.
 
 func (s *ShortWrite) Unwrap() error { return s.Err }
 
-// PartialSync, returned by a hook for a Sync, makes it fail with Err after the
+// PartialSync is what a hook returns for a Sync to make it fail with Err after the
 // versions of pages that Reached chooses have arrived on the medium. (After any
 // other error of a Sync none has.)
 type PartialSync struct {
