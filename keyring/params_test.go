@@ -1,0 +1,174 @@
+package keyring
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"pgregory.net/rapid"
+)
+
+func TestParamsRange(t *testing.T) {
+	for _, c := range []struct {
+		p    Params
+		want string
+	}{
+		{Params{8, 1, 1}, "ok"},
+		{Params{4 << 20, 64, 16}, "ok"},
+		{Params{128, 1, 16}, "ok"},
+		{Params{127, 1, 16}, "parameter"},
+		{Params{7, 1, 1}, "parameter"},
+		{Params{4<<20 + 1, 1, 1}, "parameter"},
+		{Params{8, 0, 1}, "parameter"},
+		{Params{8, 65, 1}, "parameter"},
+		{Params{8, 1, 0}, "parameter"},
+		{Params{1024, 1, 17}, "parameter"},
+		{DefaultParams(), "ok"},
+	} {
+		if err := c.p.Validate(); classOf(err) != c.want {
+			t.Errorf("%+v: %v, want %s", c.p, err, c.want)
+		}
+		if c.want == "ok" {
+			continue
+		}
+		if ikm, err := InProcessKDF(secret(t, []byte("x")), make([]byte, SaltSize), c.p); classOf(err) != c.want {
+			ikm.Destroy()
+			t.Errorf("the KDF took %+v: %v", c.p, err)
+		}
+	}
+}
+
+// TestCalibrate: always valid, never above a quarter except at the very
+// bottom, and told when reduced.
+func TestCalibrate(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		available int64
+		want      Params
+		reduced   bool
+	}{
+		{1 << 40, DefaultParams(), false},
+		{1024 * mib, DefaultParams(), false},
+		{512 * mib, Params{128 << 10, 2 * defaultTime, 4}, true},
+		{128 * mib, Params{32 << 10, min(8*defaultTime, MaxTime), 4}, true},
+		{1 * mib, Params{256, MaxTime, 4}, true},
+		{0, Params{32, MaxTime, 4}, true},
+		{-5, Params{32, MaxTime, 4}, true},
+	} {
+		p, reduced := Calibrate(c.available)
+		if p != c.want || reduced != c.reduced {
+			t.Errorf("%d MiB: %+v, %v; want %+v, %v", c.available/mib, p, reduced, c.want, c.reduced)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		available := rapid.Int64().Draw(t, "available")
+		p, reduced := Calibrate(available)
+		if err := p.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if available > 4*32*1024 && int64(p.MemoryKiB)*1024 > available/4 {
+			t.Fatalf("%d KiB of %d bytes", p.MemoryKiB, available)
+		}
+		if reduced != (p.MemoryKiB < DefaultParams().MemoryKiB) {
+			t.Fatalf("%+v, reduced %v", p, reduced)
+		}
+	})
+}
+
+func TestAvailableMemory(t *testing.T) {
+	const gib = 1 << 30
+	meminfo := "MemTotal:       9000000 kB\nMemFree:  1 kB\nMemAvailable:   8388608 kB\n" // 8 GiB
+	for _, c := range []struct {
+		name  string
+		files map[string]string
+		want  int64
+	}{
+		{"no cgroups", nil, 8 * gib},
+		{"v2 without a limit", map[string]string{
+			"proc/self/cgroup": "0::/a\n", "sys/fs/cgroup/a/memory.max": "max\n", "sys/fs/cgroup/a/memory.current": "5\n"}, 8 * gib},
+		{"v2", map[string]string{
+			"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "2147483648\n", "sys/fs/cgroup/a/b/memory.current": "1073741824\n"}, gib},
+		{"v2, limit above", map[string]string{
+			"proc/self/cgroup":               "0::/a/b\n",
+			"sys/fs/cgroup/a/memory.max":     "1073741824\n",
+			"sys/fs/cgroup/a/memory.current": "0\n",
+			"sys/fs/cgroup/a/b/memory.max":   "max\n"}, gib},
+		{"v2, page cache does not count", map[string]string{
+			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "1073741824\n", "sys/fs/cgroup/memory.current": "1073741824\n",
+			"sys/fs/cgroup/memory.stat": "anon 12\ninactive_file 536870912\nactive_file 7\n"}, gib / 2},
+		{"v2, over its limit", map[string]string{
+			"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/memory.max": "100\n", "sys/fs/cgroup/memory.current": "200\n"}, 0},
+		{"v1", map[string]string{
+			"proc/self/cgroup": "5:cpu,memory:/x\n1:name=systemd:/\n0::/\n",
+			"sys/fs/cgroup/memory/x/memory.limit_in_bytes": "3221225472\n",
+			"sys/fs/cgroup/memory/x/memory.usage_in_bytes": "2147483648\n",
+			"sys/fs/cgroup/memory/x/memory.stat":           "inactive_file 1\ntotal_inactive_file 1073741824\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes":   "9223372036854771712\n",
+			"sys/fs/cgroup/memory/memory.usage_in_bytes":   "6442450944\n"}, 2 * gib},
+		{"v1 of a container, which sees its group as the root", map[string]string{
+			"proc/self/cgroup":                           "4:memory:/docker/abc\n",
+			"sys/fs/cgroup/memory/memory.limit_in_bytes": "1073741824\n",
+			"sys/fs/cgroup/memory/memory.usage_in_bytes": "0\n"}, gib},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := fstest.MapFS{"proc/meminfo": {Data: []byte(meminfo)}}
+			for name, text := range c.files {
+				root[name] = &fstest.MapFile{Data: []byte(text)}
+			}
+			got, err := availableMemory(root)
+			if err != nil || got != c.want {
+				t.Errorf("%d, %v; want %d", got, err, c.want)
+			}
+		})
+	}
+	if _, err := availableMemory(fstest.MapFS{"proc/meminfo": {Data: []byte("MemTotal: 5 kB\n")}}); err == nil {
+		t.Error("no MemAvailable is no error")
+	}
+	if n, err := AvailableMemory(); err != nil || n <= 0 {
+		t.Errorf("on this machine: %d, %v", n, err)
+	}
+}
+
+func TestSplitWords(t *testing.T) {
+	for _, c := range []struct{ line, want string }{
+		{`pass show vault`, `pass|show|vault`},
+		{"  a\t b\n", `a|b`},
+		{`a 'b c' "d e"`, `a|b c|d e`},
+		{`a''b "" ''`, `ab||`},
+		{`a '\"$x` + "`" + `'`, `a|\"$x` + "`"},
+		{`a "\"\\\n$x"`, `a|"\\n$x`},
+		{`a\ b \' \\`, `a b|'|\`},
+		{`a ~ * $HOME > b | c ; d`, `a|~|*|$HOME|>|b|||c|;|d`},
+		{`/opt/b"i"n/'x y'`, `/opt/bin/x y`},
+	} {
+		words, err := splitWords(c.line)
+		if err != nil || strings.Join(words, "|") != c.want {
+			t.Errorf("%s: %q, %v; want %s", c.line, words, err, c.want)
+		}
+	}
+	for _, line := range []string{"", " \t", `a 'b`, `a "b`, `a "b\"`, `a \`, `""`, `'' a`} {
+		if words, err := splitWords(line); err == nil {
+			t.Errorf("%s gives %q", line, words)
+		}
+	}
+	// Any words can be expressed.
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.SliceOfN(rapid.String(), 1, 5).Draw(t, "words")
+		if want[0] == "" {
+			want[0] = "x"
+		}
+		quoted := make([]string, len(want))
+		for i, w := range want {
+			quoted[i] = shellQuote(w)
+		}
+		got, err := splitWords(strings.Join(quoted, " "))
+		if err != nil || len(got) != len(want) {
+			t.Fatalf("%q, %v; want %q", got, err, want)
+		}
+		for i := range want {
+			if got[i] != want[i] {
+				t.Fatalf("%q, want %q", got, want)
+			}
+		}
+	})
+}
