@@ -1,0 +1,279 @@
+package vault
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"reflect"
+	"slices"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/seal"
+	"encfsrun/keyring"
+)
+
+// Names in a vault's folder. On disk.
+const (
+	headerName = "vault.json"
+	twinName   = "vault.json.bak"
+	tempName   = "vault.json.new"
+	lockName   = "lock"
+	logDir     = "log"
+
+	formatName    = "encfsrun vault"
+	maxHeaderSize = 64 << 10 // bytes of vault.json: eight slots take a tenth of it
+)
+
+// Header is the public header of a vault, vault.json.
+type Header struct {
+	VaultID    seal.ID
+	Generation uint64 // grows by one with each change of the header
+	Slots      []keyring.Slot
+
+	mac  seal.Hash
+	name string // which of the twins it was read from
+}
+
+// headerJSON is vault.json field by field. On disk: the order and the names are the canonical encoding.
+type headerJSON struct {
+	Format     string         `json:"format"`
+	Version    int            `json:"version"`
+	VaultID    string         `json:"vault_id"`
+	Generation uint64         `json:"generation"`
+	Slots      []keyring.Slot `json:"slots"`
+	MAC        string         `json:"mac"`
+}
+
+// encode returns the canonical encoding with the given MAC: JSON in the order of the fields, indented by two spaces, one
+// newline at the end. The MAC is computed over the same text with an empty mac.
+func (h *Header) encode(mac string) ([]byte, error) {
+	b, err := json.MarshalIndent(headerJSON{formatName, seal.Version, hex.EncodeToString(h.VaultID[:]), h.Generation, h.Slots, mac}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", headerName, err)
+	}
+	return append(b, '\n'), nil
+}
+
+func parseHeader(vault, name string, b []byte) (*Header, error) {
+	var version struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if err := json.Unmarshal(b, &version); err != nil || version.Format != formatName || version.Version < 1 {
+		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged or not a vault's", name)}
+	}
+	if version.Version > seal.Version {
+		return nil, &TooNewError{vault, version.Version}
+	}
+	var j headerJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		var parameters *keyring.ParameterError
+		if errors.As(err, &parameters) {
+			return nil, &NotVaultError{vault, fmt.Errorf("%s: %w", name, parameters)}
+		}
+		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged: %w", name, err)}
+	}
+	h := &Header{Generation: j.Generation, Slots: j.Slots, name: name}
+	id, err1 := hex.DecodeString(j.VaultID)
+	mac, err2 := hex.DecodeString(j.MAC)
+	if err1 != nil || err2 != nil || len(id) != len(h.VaultID) || len(mac) != len(h.mac) {
+		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged", name)}
+	}
+	copy(h.VaultID[:], id)
+	copy(h.mac[:], mac)
+	if err := keyring.ValidateSlots(h.Slots); err != nil {
+		return nil, &NotVaultError{vault, fmt.Errorf("%s: %w", name, err)}
+	}
+	// Any text that is not the canonical one is refused, so that every flipped bit of it is noticed.
+	if canonical, err := h.encode(j.MAC); err != nil || !bytes.Equal(canonical, b) {
+		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged: it is not in its canonical form", name)}
+	}
+	return h, nil
+}
+
+func (h *Header) authentic(keys *seal.Keys) bool {
+	text, err := h.encode("")
+	if err != nil {
+		return false
+	}
+	mac := keys.HeaderMAC(text)
+	return subtle.ConstantTimeCompare(mac[:], h.mac[:]) == 1
+}
+
+// readHeaders returns those of the twins that can be parsed, the higher generation first.
+func readHeaders(fsys disk.FS, vault string) ([]*Header, error) {
+	var found []*Header
+	var firstErr error
+	for _, name := range []string{headerName, twinName} {
+		b, err := readSmall(fsys, path.Join(vault, name))
+		if err != nil {
+			err = &NotVaultError{vault, fmt.Errorf("read %s: %w", name, bare(err))}
+		} else {
+			var h *Header
+			if h, err = parseHeader(vault, name, b); err == nil {
+				found = append(found, h)
+				continue
+			}
+		}
+		var missing *NotVaultError // a twin that is simply not there says less than the other's fault
+		if firstErr == nil || errors.As(firstErr, &missing) && errors.Is(missing, fs.ErrNotExist) {
+			firstErr = err
+		}
+	}
+	if len(found) == 0 {
+		return nil, firstErr
+	}
+	slices.SortStableFunc(found, func(a, b *Header) int {
+		switch {
+		case a.Generation > b.Generation:
+			return -1
+		case a.Generation < b.Generation:
+			return 1
+		}
+		return 0
+	})
+	return found, nil
+}
+
+// Unlocked is a vault whose header opened and authenticated: what Open and the key commands start from.
+type Unlocked struct {
+	Path   string
+	Header *Header
+	Keys   *seal.Keys
+	Master *guarded.Buffer // for new slots; whoever needs none destroys it at once
+}
+
+// Close wipes the keys and the master key.
+func (u *Unlocked) Close() {
+	u.Keys.Destroy()
+	u.Master.Destroy()
+}
+
+// Unlock opens the header of the vault at path: open turns its slots into the master key. Of the twins, the one with the
+// higher generation that authenticates counts. Errors are *NotVaultError, *TooNewError, open's own, and *IntegrityError where
+// the passkey is right but no twin authenticates.
+func Unlock(fsys disk.FS, path string, open func(id seal.ID, slots []keyring.Slot) (*guarded.Buffer, error)) (*Unlocked, error) {
+	candidates, err := readHeaders(fsys, path)
+	if err != nil {
+		return nil, err
+	}
+	var firstErr error
+	for i, h := range candidates {
+		if i > 0 && h.VaultID == candidates[0].VaultID && reflect.DeepEqual(h.Slots, candidates[0].Slots) && !isIntegrity(firstErr) {
+			continue // the same slots would cost the same second of derivation and say the same
+		}
+		master, err := open(h.VaultID, h.Slots)
+		if err == nil {
+			var u *Unlocked
+			if u, err = authenticate(path, h, master); err == nil {
+				return u, nil
+			}
+			master.Destroy()
+		}
+		if firstErr == nil || isIntegrity(err) {
+			firstErr = err
+		}
+	}
+	return nil, firstErr
+}
+
+func authenticate(path string, h *Header, master *guarded.Buffer) (*Unlocked, error) {
+	keys, err := seal.NewKeys(h.VaultID, master.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if !h.authentic(keys) {
+		keys.Destroy()
+		return nil, &IntegrityError{fmt.Sprintf("%s of %s", h.name, path), "was altered: it does not authenticate"}
+	}
+	return &Unlocked{Path: path, Header: h, Keys: keys, Master: master}, nil
+}
+
+func isIntegrity(err error) bool {
+	var e *IntegrityError
+	return errors.As(err, &e)
+}
+
+// writeHeader puts h in place of vault.json and then of its twin. The commit point is the first rename; a crash between the
+// two leaves twins of two generations, of which the higher counts.
+func writeHeader(fsys disk.FS, vault string, h *Header, keys *seal.Keys) error {
+	text, err := h.encode("")
+	if err != nil {
+		return err
+	}
+	mac := keys.HeaderMAC(text)
+	if text, err = h.encode(hex.EncodeToString(mac[:])); err != nil {
+		return err
+	}
+	for _, name := range []string{headerName, twinName} {
+		if err := replaceFile(fsys, vault, name, tempName, text); err != nil {
+			return fmt.Errorf("write %s of %s: %w", name, vault, err)
+		}
+	}
+	h.mac = mac
+	return nil
+}
+
+// replaceFile writes a file under a temporary name, syncs it, renames it and syncs the folder.
+func replaceFile(fsys disk.FS, dir, name, temp string, content []byte) error {
+	temp = path.Join(dir, temp)
+	if err := fsys.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := fsys.Create(temp, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(content, 0)
+	if err == nil {
+		err = file.Sync()
+	}
+	if e := file.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = fsys.Rename(temp, path.Join(dir, name))
+	}
+	if err != nil {
+		fsys.Remove(temp)
+		return err
+	}
+	return fsys.SyncDir(dir)
+}
+
+// readSmall reads a whole file of at most maxHeaderSize bytes.
+func readSmall(fsys disk.FS, name string) ([]byte, error) {
+	file, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	b := make([]byte, maxHeaderSize+1)
+	n, err := file.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if n > maxHeaderSize {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, maxHeaderSize)
+	}
+	return b[:n], nil
+}
+
+// bare takes the path off a disk error whose sentence names the object already.
+func bare(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+func hashOf(b []byte) seal.Hash { return sha256.Sum256(b) }

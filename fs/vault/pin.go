@@ -1,0 +1,219 @@
+package vault
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"time"
+
+	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/record"
+	"encfsrun/fs/vault/seal"
+)
+
+// Pin is what a machine remembers of the newest state of a vault that it has seen.
+type Pin struct {
+	VaultID    seal.ID
+	Generation uint64
+	Session    seal.ID
+	Sequence   uint64 // 0: no commit was seen, only the header
+	Chain      Root
+}
+
+// Pins keeps one pin for each vault in a folder of the machine's state directory. It protects against whoever gives the
+// machine an older vault, and not against whoever holds the folder too.
+type Pins struct {
+	fsys disk.FS
+	dir  string
+}
+
+// NewPins keeps pins in dir, which is made when the first is written; its parent has to exist.
+func NewPins(fsys disk.FS, dir string) *Pins { return &Pins{fsys, dir} }
+
+// pinJSON is a pin's file, in the canonical form of vault.json. Sum is the SHA-256 of the same text with an empty sum: it
+// tells a torn file, and is no protection.
+type pinJSON struct {
+	VaultID    string `json:"vault_id"`
+	Generation uint64 `json:"generation"`
+	Session    string `json:"session"`
+	Sequence   uint64 `json:"sequence"`
+	Chain      string `json:"chain"`
+	Sum        string `json:"sum"`
+}
+
+func (p *Pin) encode() []byte {
+	j := pinJSON{hex.EncodeToString(p.VaultID[:]), p.Generation, hex.EncodeToString(p.Session[:]), p.Sequence, hex.EncodeToString(p.Chain[:]), ""}
+	text := func() []byte {
+		b, _ := json.MarshalIndent(j, "", "  ") // strings and numbers only: it can't fail
+		return append(b, '\n')
+	}
+	h := hashOf(text())
+	j.Sum = hex.EncodeToString(h[:])
+	return text()
+}
+
+func decodePin(b []byte) (*Pin, error) {
+	var j pinJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return nil, err
+	}
+	p := &Pin{Generation: j.Generation, Sequence: j.Sequence}
+	for _, f := range []struct {
+		dst []byte
+		src string
+	}{{p.VaultID[:], j.VaultID}, {p.Session[:], j.Session}, {p.Chain[:], j.Chain}} {
+		if d, err := hex.DecodeString(f.src); err != nil || copy(f.dst, d) != len(f.dst) || len(d) != len(f.dst) {
+			return nil, errors.New("it has a field that makes no sense")
+		}
+	}
+	if !bytes.Equal(p.encode(), b) {
+		return nil, errors.New("it was torn or altered")
+	}
+	return p, nil
+}
+
+func (s *Pins) name(id seal.ID) string { return hex.EncodeToString(id[:]) + ".json" }
+
+// load returns the vault's pin, nil where there is none.
+func (s *Pins) load(id seal.ID) (*Pin, error) {
+	b, err := readSmall(s.fsys, path.Join(s.dir, s.name(id)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var p *Pin
+	if err == nil {
+		if p, err = decodePin(b); err == nil && p.VaultID != id {
+			err = errors.New("it is another vault's")
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the pin of this vault in %s can't be used (%w), so a rollback can't be noticed this time", s.dir, bare(err))
+	}
+	return p, nil
+}
+
+// save replaces the vault's pin; of a newer one that was saved meanwhile, what is newer stays, unless force is set.
+func (s *Pins) save(p Pin, force bool) error {
+	err := s.trySave(p, force)
+	if err != nil {
+		return fmt.Errorf("pin the vault in %s: %w; a rollback to before this run can't be noticed", s.dir, bare(err))
+	}
+	return nil
+}
+
+func (s *Pins) trySave(p Pin, force bool) error {
+	if err := s.fsys.Mkdir(s.dir, 0o700); err == nil {
+		err = s.fsys.SyncDir(path.Dir(s.dir))
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	lock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if old, err := s.load(p.VaultID); err == nil && old != nil && !force {
+		// A reader that was slow must not put an older state over the newer one that a writer has pinned since.
+		if old.Sequence > p.Sequence {
+			p.Session, p.Sequence, p.Chain = old.Session, old.Sequence, old.Chain
+		}
+		p.Generation = max(p.Generation, old.Generation)
+		if *old == p {
+			return nil
+		}
+	}
+	return replaceFile(s.fsys, s.dir, s.name(p.VaultID), s.name(p.VaultID)+".new", p.encode())
+}
+
+func (s *Pins) lock() (disk.File, error) {
+	name := path.Join(s.dir, lockName)
+	file, err := s.fsys.OpenWrite(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if file, err = s.fsys.Create(name, 0o600); errors.Is(err, fs.ErrExist) {
+			file, err = s.fsys.OpenWrite(name)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The lock is held for the time of two syncs; whoever finds it taken waits a little.
+	for range 200 {
+		if err = file.Lock(0); !errors.Is(err, disk.ErrLocked) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// checkPin is step 6 of opening: what this machine has pinned has to be contained in what was found; then that is pinned.
+// What may be gone after a power cut (durable false) is not.
+func (v *Vault) checkPin(durable bool) error {
+	pins := v.options.Pins
+	if pins == nil {
+		return nil
+	}
+	old, err := pins.load(v.header.VaultID)
+	if err != nil {
+		v.warn(err)
+	}
+	if old != nil && !v.options.AcceptRollback {
+		if detail := v.missing(old); detail != "" {
+			return &RollbackError{v.path, detail}
+		}
+	}
+	if durable {
+		v.savePin(v.options.AcceptRollback)
+	}
+	return nil
+}
+
+// missing says what of the pinned state the vault does not contain, or nothing.
+func (v *Vault) missing(p *Pin) string {
+	if p.Generation > v.header.Generation {
+		return fmt.Sprintf("its header has generation %d, and this machine has seen %d", v.header.Generation, p.Generation)
+	}
+	st := v.state
+	if p.Sequence == 0 {
+		return ""
+	}
+	if p.Sequence > st.last.sequence {
+		return fmt.Sprintf("it ends with commit %d, and this machine has seen commit %d", st.last.sequence, p.Sequence)
+	}
+	if i := slices.IndexFunc(st.history, func(c point) bool { return c.sequence == p.Sequence }); i >= 0 {
+		if st.history[i].chain == p.Chain {
+			return ""
+		}
+	} else if slices.ContainsFunc(st.epochs, func(e record.EpochRecord) bool { return e.Session == p.Session && e.Sequence >= p.Sequence }) {
+		return ""
+	}
+	return fmt.Sprintf("it went another way before commit %d, which this machine has seen", p.Sequence)
+}
+
+func (v *Vault) savePin(force bool) {
+	if v.options.Pins == nil {
+		return
+	}
+	p := Pin{v.header.VaultID, v.header.Generation, v.state.session, v.state.last.sequence, v.state.last.chain}
+	if err := v.options.Pins.save(p, force); err != nil {
+		v.warn(err)
+	}
+}
+
+func (v *Vault) warn(err error) {
+	if v.options.Warn != nil {
+		v.options.Warn(err)
+	}
+}

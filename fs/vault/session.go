@@ -1,0 +1,220 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"encfsrun/fs/vault/record"
+	"encfsrun/fs/vault/tree"
+)
+
+// Session is a session of writing. Each method changes the tree in memory and appends the change to the log; a commit makes all
+// changes since the last one true at once. It is used by one goroutine. Once a method has failed for another reason than the
+// tree's own rules, nothing more is written and only Abort is left.
+type Session struct {
+	v     *Vault
+	w     *writer
+	buf   []byte // an encoded record
+	dirty bool   // changes since the last commit
+	began int    // commits of this session
+	since uint64 // block number at which the log since the last checkpoint begins
+	now   func() time.Time
+}
+
+// Begin starts the session of writing of a vault that was opened for it. The log is not touched before the first commit or the
+// first full block.
+func (v *Vault) Begin() (*Session, error) {
+	if v.lock == nil {
+		return nil, fmt.Errorf("%s was opened for reading only", v.path)
+	}
+	w, err := newWriter(v.fsys, v.path, v.keys, v.header.Generation, v.tail, v.torn)
+	if err != nil {
+		return nil, err
+	}
+	return &Session{v: v, w: w, since: v.tail.next - min(v.tail.next, v.state.since), now: time.Now}, nil
+}
+
+// change applies a record to the tree and, if the tree takes it, to the log.
+func (s *Session) change(b []byte) error {
+	s.buf = b
+	if err := apply(s.v.state.tree, record.Type(b[0]), b[record.HeaderSize:]); err != nil {
+		return err
+	}
+	s.dirty = true
+	return s.w.record(b)
+}
+
+func (s *Session) lock() func() {
+	s.v.mu.Lock()
+	return s.v.mu.Unlock
+}
+
+// NewIno hands out an inode number that was never used.
+func (s *Session) NewIno() Ino {
+	defer s.lock()()
+	n := s.v.state.nextIno
+	s.v.state.nextIno++
+	return n
+}
+
+// Put makes or changes an inode: all attributes but Nlink and Blocks, which links and extents give.
+func (s *Session) Put(a tree.Attr) error {
+	defer s.lock()()
+	return s.change(record.AppendInode(s.buf[:0], a))
+}
+
+// SetTarget says what a symlink points to.
+func (s *Session) SetTarget(ino Ino, target string) error {
+	defer s.lock()()
+	return s.change(record.AppendTarget(s.buf[:0], ino, target))
+}
+
+// Link gives an inode a name in dir.
+func (s *Session) Link(dir Ino, name string, ino Ino) error {
+	defer s.lock()()
+	return s.change(record.AppendLink(s.buf[:0], dir, name, ino))
+}
+
+// Unlink takes a name out of dir. An inode without names is there until Free.
+func (s *Session) Unlink(dir Ino, name string) error {
+	defer s.lock()()
+	return s.change(record.AppendUnlink(s.buf[:0], dir, name))
+}
+
+// Free forgets an inode without names.
+func (s *Session) Free(ino Ino) error {
+	defer s.lock()()
+	return s.change(record.AppendFree(s.buf[:0], ino))
+}
+
+// SetXattr sets an extended attribute.
+func (s *Session) SetXattr(ino Ino, name string, value []byte) error {
+	defer s.lock()()
+	return s.change(record.AppendSetXattr(s.buf[:0], ino, name, value))
+}
+
+// RemoveXattr removes an extended attribute.
+func (s *Session) RemoveXattr(ino Ino, name string) error {
+	defer s.lock()()
+	return s.change(record.AppendRemoveXattr(s.buf[:0], ino, name))
+}
+
+// Clear makes n bytes of a file at off a hole.
+func (s *Session) Clear(ino Ino, off, n uint64) error {
+	defer s.lock()()
+	return s.change(record.AppendClear(s.buf[:0], ino, off, n))
+}
+
+// Write writes n bytes of a file at off, which lie below its size. fill is called with parts of the block being filled, in
+// order, and puts the file's next bytes there: so contents go from their source straight into guarded memory. An error of
+// fill ends the session like a failing disk, because the record is begun by then.
+func (s *Session) Write(ino Ino, off uint64, n uint64, fill func([]byte) error) error {
+	for n > 0 {
+		chunk := min(n, record.MaxChunk)
+		if err := s.writeChunk(ino, off, chunk, fill); err != nil {
+			return err
+		}
+		off, n = off+chunk, n-chunk
+	}
+	return nil
+}
+
+func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) error {
+	w := s.w
+	s.buf = record.AppendDataHeader(s.buf[:0], ino, off, int(n))
+	if err := w.record(s.buf); err != nil {
+		return err
+	}
+	s.dirty = true
+	block, at := w.at()
+	for left := int(n); left > 0; {
+		room := w.room()
+		room = room[:min(left, len(room))]
+		if err := fill(room); err != nil {
+			w.err = errors.Join(w.err, err)
+			return err
+		}
+		w.filled(len(room))
+		left -= len(room)
+	}
+	defer s.lock()()
+	if err := s.v.state.tree.Map(ino, tree.Extent{Off: off, Len: n, Block: block, At: at}); err != nil {
+		w.err = errors.Join(w.err, err) // the record is in the log already
+		return err
+	}
+	return w.err
+}
+
+// Commit makes all changes since the last commit true and durable. Without changes it does nothing.
+func (s *Session) Commit() error {
+	if !s.dirty && s.w.err == nil {
+		return nil
+	}
+	return s.commit(false)
+}
+
+func (s *Session) commit(closing bool) error {
+	st := s.v.state
+	if err := s.w.commit(st.last.sequence+1, st.nextIno, s.now(), closing); err != nil {
+		return err
+	}
+	defer s.lock()()
+	s.dirty = false
+	s.began++
+	st.last = point{st.last.sequence + 1, s.w.tail.chain}
+	st.session, st.closed = s.w.session, closing
+	st.history = append(st.history, st.last)
+	st.noteEpoch(record.EpochRecord{Session: st.session, Sequence: st.last.sequence})
+	s.adopt()
+	return nil
+}
+
+// adopt lets the vault read from the segments that this session has made.
+func (s *Session) adopt() {
+	known := len(s.v.segs)
+	for i, made := range s.w.made {
+		if j := known - 1; j < 0 || s.v.segs[j].header.number < made.header.number {
+			s.v.segs = append(s.v.segs, s.w.made[i])
+			known++
+		}
+	}
+	s.v.tail = s.w.tail
+}
+
+// Close ends the session in order (W4): a checkpoint where one is due, one empty commit after all else is durable, and the pin.
+// A session that committed nothing leaves the log as it was. Changes that were not committed are given up.
+func (s *Session) Close() error {
+	if s.dirty || s.began == 0 || s.w.err != nil {
+		return s.Abort()
+	}
+	if err := s.checkpointIfDue(); err != nil {
+		return errors.Join(err, s.Abort())
+	}
+	if err := s.finish(); err != nil {
+		return err
+	}
+	s.v.savePin(false)
+	return nil
+}
+
+// finish writes the closing commit.
+func (s *Session) finish() error {
+	err := s.commit(true)
+	s.w.release()
+	return err
+}
+
+// Abort gives up what was not committed. Where the session has committed nothing, its segments are taken back. The vault's
+// tree is then not the log's any more: close the vault.
+func (s *Session) Abort() error {
+	if s.began > 0 {
+		s.w.wait()
+		s.w.release()
+		return nil
+	}
+	if err := s.w.abort(); err != nil {
+		return fmt.Errorf("take back the unfinished segments of %s: %w", s.v.path, bare(err))
+	}
+	return nil
+}
