@@ -70,6 +70,7 @@ type mapping struct {
 	start, end uintptr
 	perms      string
 	name       string
+	resident   bool     // it has pages in memory
 	flags      []string // of the kernel: lo locked, dd not dumped, …
 }
 
@@ -97,6 +98,8 @@ func mappings() ([]mapping, error) {
 				return nil, err
 			}
 			all = append(all, mapping{start: uintptr(start), end: uintptr(end), perms: f[1], name: strings.Join(f[5:], " ")})
+		} else if f[0] == "Rss:" {
+			all[len(all)-1].resident = f[1] != "0"
 		} else if f[0] == "VmFlags:" {
 			all[len(all)-1].flags = f[1:]
 		}
