@@ -57,11 +57,11 @@ func (f *FS) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fu
 	if !f.admit(h) {
 		return fuse.EACCES
 	}
-	inodes, bytes := f.src.Usage()
+	size := f.src.Stats()
 	out.Bsize = statfsBlock
 	out.Frsize = statfsBlock
-	out.Blocks = bytes/statfsBlock + min(bytes%statfsBlock, 1)
-	out.Files = inodes
+	out.Blocks = size.Bytes/statfsBlock + min(size.Bytes%statfsBlock, 1)
+	out.Files = size.Inodes
 	out.NameLen = tree.MaxName
 	return fuse.OK
 }

@@ -134,18 +134,13 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 	if in.Offset >= a.Size {
 		return enxio // a negative offset is a large one here
 	}
-	var found int64
 	switch in.Whence {
 	case seekData:
-		found, err = f.src.SeekData(ino, int64(in.Offset))
+		out.Offset, err = f.src.SeekData(ino, in.Offset)
 	case seekHole:
-		found, err = f.src.SeekHole(ino, int64(in.Offset))
+		out.Offset, err = f.src.SeekHole(ino, in.Offset)
 	default:
 		return fuse.EINVAL
 	}
-	if err != nil {
-		return inodeErrno(err)
-	}
-	out.Offset = uint64(found)
-	return fuse.OK
+	return inodeErrno(err)
 }

@@ -47,7 +47,9 @@ type Server struct{ fuse *fuse.Server }
 // answers the others. The mount must have the options default_permissions and max_read=maxRead. An FS is for one Server.
 //
 // dev is closed in any case. The mount dies with the Server's own copy of the descriptor, when Serve or the process ends.
-func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) {
+func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) { return newServer(dev, f, maxRead) }
+
+func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int) (*Server, error) {
 	fd, err := takeOver(dev)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/fuse: %w", err)

@@ -6,6 +6,11 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
+var (
+	_ Source = (*vault.Vault)(nil)
+	_ Blocks = (*guarded.Cache)(nil)
+)
+
 // Source is the tree that is served. Its methods are called from many goroutines at once. *vault.Vault is one.
 type Source interface {
 	// Lookup returns the inode of a name: tree.ErrNotFound, tree.ErrNotDir.
@@ -24,10 +29,10 @@ type Source interface {
 	Spans(ino tree.Ino, off int64, n int, spans []vault.Span) ([]vault.Span, error)
 	// SeekData and SeekHole return the first offset, not before off, of data and of a hole (the end of the file is one):
 	// tree.ErrNoData where there is none.
-	SeekData(ino tree.Ino, off int64) (int64, error)
-	SeekHole(ino tree.Ino, off int64) (int64, error)
-	// Usage returns the number of inodes and the bytes that files take.
-	Usage() (inodes, bytes uint64)
+	SeekData(ino tree.Ino, off uint64) (uint64, error)
+	SeekHole(ino tree.Ino, off uint64) (uint64, error)
+	// Stats counts, for statfs.
+	Stats() tree.Stats
 }
 
 // Blocks hands out decrypted blocks by their numbers. *guarded.Cache is one.

@@ -1,0 +1,150 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+)
+
+// mountOptions say how a test mounts.
+type mountOptions struct {
+	Options
+	budget int64   // of guarded memory, in bytes; 16 MiB unless set
+	flags  uintptr // of mount(2), beside nosuid and nodev
+	wrap   func(*FS) fuse.RawFileSystem
+}
+
+// mounted is a mount that is gone when the test ends.
+type mounted struct {
+	dir   string
+	fs    *FS
+	cache *guarded.Cache
+	serve *Server
+	ended chan struct{}
+}
+
+func (m *mounted) path(elem ...string) string {
+	return filepath.Join(append([]string{m.dir}, elem...)...)
+}
+
+// newFS makes a file system of a model over real guarded memory.
+func newFS(t testing.TB, src *model, o mountOptions) (*FS, *guarded.Cache, int64) {
+	t.Helper()
+	budget := o.budget
+	if budget == 0 {
+		budget = 16 << 20
+	}
+	cache, err := newCache(src, budget)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(src, cache, o.Options), cache, budget
+}
+
+func newCache(src *model, budget int64) (*guarded.Cache, error) {
+	pool, err := guarded.NewPool(vault.PlainSize, budget)
+	if err != nil {
+		return nil, err
+	}
+	return guarded.NewCache(pool, src.load), nil
+}
+
+// openMount mounts a new /dev/fuse at dir.
+func openMount(dir string, maxRead int, flags uintptr) (*os.File, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("/dev/fuse: %w", err)
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d",
+		fd, os.Geteuid(), os.Getegid(), maxRead)
+	if err := unix.Mount("test", dir, "fuse."+fsName, unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("mounting: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/dev/fuse"), nil
+}
+
+// mount mounts a model. At the end of the test it unmounts, and checks that nothing is left open, pinned or running.
+func mount(t testing.TB, src *model, o mountOptions) *mounted {
+	t.Helper()
+	f, cache, budget := newFS(t, src, o)
+	m := &mounted{dir: t.TempDir(), fs: f, cache: cache, ended: make(chan struct{})}
+	dev, err := openMount(m.dir, MaxRead(budget), o.flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var raw fuse.RawFileSystem = f
+	if o.wrap != nil {
+		raw = o.wrap(f)
+	}
+	if m.serve, err = newServer(dev, raw, MaxRead(budget)); err != nil {
+		unix.Unmount(m.dir, unix.MNT_DETACH)
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(m.ended)
+		m.serve.Serve()
+	}()
+	t.Cleanup(func() { m.unmount(t) })
+	m.forgoPoll(t)
+	return m
+}
+
+func (m *mounted) unmount(t testing.TB) {
+	t.Helper()
+	err := unix.Unmount(m.dir, 0)
+	for range 100 { // a RELEASE may be on its way
+		if err != unix.EBUSY {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+		err = unix.Unmount(m.dir, 0)
+	}
+	if err != nil {
+		t.Errorf("unmounting: %v", err)
+		unix.Unmount(m.dir, unix.MNT_DETACH)
+	}
+	select {
+	case <-m.ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("Serve does not end after the unmount")
+	}
+	if n := m.cache.Stats().Pinned; n != 0 {
+		t.Errorf("%d blocks are still pinned", n)
+	}
+	if s := m.fs.Stats(); s.OpenFiles != 0 || s.OpenDirs != 0 || s.FailedDropCalls != 0 {
+		t.Errorf("after the unmount: %+v", s)
+	}
+	m.cache.Close()
+}
+
+// forgoPoll lets the kernel ask for FUSE_POLL once, in a system call that Go's scheduler knows to be blocking, and learn that
+// there is none. Otherwise the runtime's own epoll_ctl would ask, on a thread that it does not replace: this process would wait
+// for itself. Only a process that serves its own mount needs this.
+func (m *mounted) forgoPoll(t testing.TB) {
+	t.Helper()
+	fd, err := unix.Open(m.path(".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+}
+
+// eventually waits until ok, or fails the test after ten seconds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within ten seconds", what)
+		}
+	}
+}
