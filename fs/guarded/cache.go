@@ -87,15 +87,17 @@ func NewCache(pool *Pool, load Loader) *Cache {
 }
 
 // MaxRequest returns how many blocks one call of Acquire may ask for: those of
-// a sixteenth of the budget, one at least. It never changes.
-func (c *Cache) MaxRequest() int { return min(c.pool.capacity/share, c.pool.guaranteed) }
+// a sixteenth of the budget, or fewer where fewer can be locked, and one at
+// least. It never changes.
+func (c *Cache) MaxRequest() int { return c.pool.largest }
 
 // Acquire pins the blocks of a request and appends a Pin for each to pins, in
 // order. The numbers must be distinct. It takes all or none; those who get
 // their memory first are those who asked first. A block is loaded by the first
 // that needs it, and the others wait for that.
 //
-// It returns a *RequestError if there are more than MaxRequest numbers, the
+// It returns a *RequestError if there are more than MaxRequest numbers, a
+// *LockError if fewer blocks than these can be locked any more, the
 // loader's error if a block could not be loaded (it stays uncached, so that the
 // next request tries again), ErrCanceled if cancel was closed while it waited
 // for memory or for a load (a load that has begun is always finished), and

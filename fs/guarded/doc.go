@@ -26,9 +26,9 @@
 // A request takes all its blocks at once or none, in the order of arrival:
 // while one waits for pins to go, those that come later wait behind it, even
 // if all they ask for is cached, because else they could keep it waiting for
-// ever. No request is larger than [Cache.MaxRequest], and as many blocks are
-// locked from the beginning. So there is progress as long as those who hold
-// pins release them, and they must not call Acquire before they do.
+// ever. No request is larger than [Cache.MaxRequest], for which there is memory.
+// So there is progress as long as those who hold pins release them, and they
+// must not call Acquire before they do.
 //
 // # Limits
 //

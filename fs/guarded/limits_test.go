@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ func init() {
 	children["no memlock"] = childNoMemlock
 	children["little memlock"] = childLittleMemlock
 	children["tiny memlock"] = childTinyMemlock
+	children["less memlock"] = childLessMemlock
 	children["no memfd_secret"] = childNoMemfdSecret
 }
 
@@ -22,6 +24,7 @@ func init() {
 func TestNoMemlock(t *testing.T)     { runChild(t, "no memlock", true) }
 func TestLittleMemlock(t *testing.T) { runChild(t, "little memlock", true) }
 func TestTinyMemlock(t *testing.T)   { runChild(t, "tiny memlock", true) }
+func TestLessMemlock(t *testing.T)   { runChild(t, "less memlock", true) }
 func TestNoMemfdSecret(t *testing.T) { runChild(t, "no memfd_secret", true) }
 
 // childNoMemlock may lock nothing: typed errors, no panic.
@@ -134,6 +137,53 @@ func childTinyMemlock() error {
 	}
 	if _, err := c.Acquire(nil, numbers, nil); !errors.As(err, new(*RequestError)) {
 		return fmt.Errorf("more than there is: %v", err)
+	}
+	pins, err := c.Acquire(nil, numbers[1:], nil)
+	if err != nil {
+		return err
+	}
+	c.Release(pins)
+	c.Close()
+	return pool.Close()
+}
+
+// childLessMemlock has its limit lowered behind the pool's back, which shows it
+// memory that it does not get: requests for more than there is fail, and don't
+// wait for ever.
+func childLessMemlock() error {
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}); err != nil {
+		return err
+	}
+	pool, err := NewPool(4096, 8<<20)
+	if err != nil {
+		return err
+	}
+	if err := limitMemlock(uint64(pool.Used())); err != nil {
+		return err
+	}
+	c := NewCache(pool, func(_ uint64, dst []byte) (int, error) { return len(dst), nil })
+	if c.MaxRequest() != 128 || pool.Used() != minBlocks*4096 {
+		return fmt.Errorf("a request may have %d blocks, %d bytes are locked", c.MaxRequest(), pool.Used())
+	}
+	numbers := make([]uint64, minBlocks+1)
+	for i := range numbers {
+		numbers[i] = uint64(i)
+	}
+	done := make(chan error, 2)
+	held, err := c.Acquire(nil, numbers[:1], nil)
+	if err != nil {
+		return err
+	}
+	go func() {
+		_, err := c.Acquire(nil, numbers, nil) // waits for the pin, and then knows
+		done <- err
+	}()
+	for c.Stats().Waits == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.Release(held)
+	if err := <-done; !errors.As(err, new(*LockError)) {
+		return fmt.Errorf("17 of 16 blocks: %v", err)
 	}
 	pins, err := c.Acquire(nil, numbers[1:], nil)
 	if err != nil {

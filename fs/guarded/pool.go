@@ -35,11 +35,11 @@ var (
 // Pool is a number of equal blocks in slabs, which are added on demand up to a
 // budget. It serves one [Cache]. It is safe for concurrent use.
 type Pool struct {
-	blockSize  int   // bytes of a block
-	stride     int   // bytes from one block to the next in a slab
-	budget     int64 // the most that may be locked, in bytes
-	capacity   int   // blocks that the budget is good for
-	guaranteed int   // blocks that NewPool locked
+	blockSize int   // bytes of a block
+	stride    int   // bytes from one block to the next in a slab
+	budget    int64 // the most that may be locked, in bytes
+	capacity  int   // blocks that the budget is good for
+	largest   int   // blocks that one request may have
 
 	mu     sync.Mutex
 	slabs  []*slab
@@ -51,9 +51,9 @@ type Pool struct {
 }
 
 // NewPool makes a pool of blocks of blockSize bytes that never locks more than
-// budget bytes. It locks at once what the largest request can need, and 16
-// blocks at least. If the budget is below 16 blocks it returns a *BudgetError,
-// if 16 blocks can't be locked a *LockError.
+// budget bytes. It locks 16 blocks at once, and the rest when it is needed. If
+// the budget is below 16 blocks it returns a *BudgetError, if 16 blocks can't be
+// locked a *LockError.
 func NewPool(blockSize int, budget int64) (*Pool, error) {
 	if blockSize <= 0 {
 		return nil, fmt.Errorf("guarded blocks of %d bytes can't be made", blockSize)
@@ -64,15 +64,25 @@ func NewPool(blockSize int, budget int64) (*Pool, error) {
 	}
 	full := int64(p.slabSize(minBlocks))
 	p.capacity = int(budget/full)*minBlocks + p.slabBlocks(budget%full)
-	for p.blocks < max(minBlocks, p.capacity/share) {
-		if err := p.grow(); err != nil && p.blocks == 0 {
-			return nil, err
-		} else if err != nil {
-			break
-		}
+	if err := p.grow(); err != nil {
+		return nil, err
 	}
-	p.guaranteed = p.blocks
+	p.largest = p.largestRequest()
 	return p, nil
+}
+
+// largestRequest returns a sixteenth of the budget in blocks or, where the
+// kernel would not lock even that much, the blocks that it does lock. They are
+// locked right away then. So the limit of a request is known from the start and
+// holds: a mount tells it to the kernel once.
+func (p *Pool) largestRequest() int {
+	want := p.capacity / share
+	if want <= p.blocks || lockable(p.slabSize(want-p.blocks)) {
+		return want
+	}
+	for p.grow() == nil && p.blocks < want {
+	}
+	return min(want, p.blocks)
 }
 
 // slabSize returns the bytes that a slab of n blocks locks.

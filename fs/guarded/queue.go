@@ -19,7 +19,7 @@ func (c *Cache) admit(cancel <-chan struct{}, numbers []uint64, pins []Pin) ([]P
 	if c.closed {
 		return pins, false, ErrClosed
 	}
-	if len(c.queue) == 0 {
+	if len(c.queue) == 0 { // the usual case, without a ticket
 		if pins, ready, ok := c.take(numbers, pins); ok {
 			return pins, ready, nil
 		}
@@ -34,6 +34,14 @@ func (c *Cache) admit(cancel <-chan struct{}, numbers []uint64, pins []Pin) ([]P
 		c.wakeFirst()
 	}()
 	for {
+		if c.queue[0] == t {
+			if pins, ready, ok := c.take(numbers, pins); ok {
+				return pins, ready, nil
+			}
+			if err := c.pool.Capped(); err != nil && c.pinned == 0 {
+				return pins, false, err // nothing to wait for: there is no more memory than this
+			}
+		}
 		c.mu.Unlock()
 		var canceled bool
 		select {
@@ -47,12 +55,6 @@ func (c *Cache) admit(cancel <-chan struct{}, numbers []uint64, pins []Pin) ([]P
 		}
 		if canceled {
 			return pins, false, ErrCanceled
-		}
-		if c.queue[0] != t {
-			continue
-		}
-		if pins, ready, ok := c.take(numbers, pins); ok {
-			return pins, ready, nil
 		}
 	}
 }

@@ -37,11 +37,13 @@ type scanner struct {
 	window []byte
 	mem    *os.File
 	pages  *os.File
+
+	entries []byte // of pagemap
 }
 
 func newScanner(t *testing.T) *scanner {
 	t.Helper()
-	s := &scanner{}
+	s := &scanner{entries: make([]byte, 8<<16)}
 	var err error
 	if s.window, err = unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		t.Fatal(err)
@@ -64,7 +66,6 @@ func (s *scanner) count(t *testing.T, k *canary) (inside, outside int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	page := uintptr(os.Getpagesize())
 	scanned := 0
 	for _, m := range all {
 		if !m.resident || m.perms[0] != 'r' || m.name == "[vvar]" || m.name == "[vsyscall]" || m.name == "[vvar_vclock]" ||
@@ -72,11 +73,8 @@ func (s *scanner) count(t *testing.T, k *canary) (inside, outside int) {
 			continue
 		}
 		for at := m.start; at < m.end; {
-			run := s.present(t, at, m.end)
-			if run == 0 {
-				at += page
-				continue
-			}
+			skip, run := s.present(t, at, m.end)
+			at += uintptr(skip)
 			w := s.window[:run]
 			if _, err := s.mem.ReadAt(w, int64(at)); err != nil {
 				t.Fatalf("%s at %#x: %v", m.name, at, err)
@@ -101,20 +99,25 @@ func (s *scanner) count(t *testing.T, k *canary) (inside, outside int) {
 	return inside, outside
 }
 
-// present returns how many bytes from at on are in memory, a window at most.
-func (s *scanner) present(t *testing.T, at, end uintptr) int {
+// present looks at 64 Ki pages from at on and returns how many bytes are not in
+// memory, and how many of those that follow are, a window at most.
+func (s *scanner) present(t *testing.T, at, end uintptr) (skip, run int) {
 	t.Helper()
 	page := uintptr(os.Getpagesize())
-	most := min(end-at, uintptr(len(s.window)))
-	entries := make([]byte, most/page*8)
+	entries := s.entries[:min((end-at)/page, uintptr(len(s.entries)/8))*8]
 	if _, err := s.pages.ReadAt(entries, int64(at/page*8)); err != nil {
 		t.Fatal(err)
 	}
-	n := 0
-	for n*8 < len(entries) && binary.LittleEndian.Uint64(entries[n*8:])>>62 != 0 { // present or swapped
+	absent := 0
+	is := func(n int) bool { return binary.LittleEndian.Uint64(entries[n*8:])>>62 != 0 } // present or swapped
+	for absent*8 < len(entries) && !is(absent) {
+		absent++
+	}
+	n := absent
+	for n*8 < len(entries) && is(n) {
 		n++
 	}
-	return n * int(page)
+	return absent * int(page), min((n-absent)*int(page), len(s.window))
 }
 
 // TestScan looks for contents in the memory of the whole process: in the slabs

@@ -27,10 +27,8 @@ func newSlab(size int) (*slab, error) {
 	locking.Lock()
 	defer locking.Unlock()
 	// A failed lock inside memguard destroys every buffer of the process and
-	// panics. So this does beforehand what memguard will do, guard pages
-	// included, as far as it can be undone.
-	guards := 2 * os.Getpagesize()
-	if err := tryLock(roundUp(size, os.Getpagesize())+guards, unix.PROT_READ|unix.PROT_WRITE, 0); err != nil {
+	// panics, so this asks first.
+	if err := rehearse(size); err != nil {
 		return nil, newLockError(size, err)
 	}
 	b, err := core.NewBuffer(size)
@@ -38,6 +36,19 @@ func newSlab(size int) (*slab, error) {
 		return nil, err
 	}
 	return &slab{buffer: b, data: b.Data()}, nil
+}
+
+// rehearse does what memguard will do for a buffer of size bytes, as far as it
+// can be undone.
+func rehearse(size int) error {
+	return tryLock(roundUp(size, os.Getpagesize()), unix.PROT_READ|unix.PROT_WRITE, 0)
+}
+
+// lockable tells whether size bytes more could be locked now.
+func lockable(size int) bool {
+	locking.Lock()
+	defer locking.Unlock()
+	return rehearse(size) == nil
 }
 
 // destroy wipes the slab and gives its memory back to the kernel.
