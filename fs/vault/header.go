@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -108,39 +109,36 @@ func (h *Header) authentic(keys *seal.Keys) bool {
 	return subtle.ConstantTimeCompare(mac[:], h.mac[:]) == 1
 }
 
-// readHeaders returns those of the twins that can be parsed, the higher generation first.
-func readHeaders(fsys disk.FS, vault string) ([]*Header, error) {
-	var found []*Header
-	var firstErr error
+// parseTwins returns those of the twins that can be parsed, the higher generation first, and what is wrong with the others.
+func parseTwins(fsys disk.FS, vault string) (found []*Header, errs []error) {
 	for _, name := range []string{headerName, twinName} {
 		b, err := readSmall(fsys, path.Join(vault, name))
 		if err != nil {
-			err = &NotVaultError{vault, fmt.Errorf("read %s: %w", name, bare(err))}
-		} else {
-			var h *Header
-			if h, err = parseHeader(vault, name, b); err == nil {
-				found = append(found, h)
-				continue
-			}
+			errs = append(errs, &NotVaultError{vault, fmt.Errorf("read %s: %w", name, bare(err))})
+			continue
 		}
-		var missing *NotVaultError // a twin that is simply not there says less than the other's fault
-		if firstErr == nil || errors.As(firstErr, &missing) && errors.Is(missing, fs.ErrNotExist) {
-			firstErr = err
+		h, err := parseHeader(vault, name, b)
+		if err != nil {
+			errs = append(errs, err)
+			continue
 		}
+		found = append(found, h)
 	}
-	if len(found) == 0 {
-		return nil, firstErr
+	slices.SortStableFunc(found, func(a, b *Header) int { return cmp.Compare(b.Generation, a.Generation) })
+	return found, errs
+}
+
+// readHeaders is parseTwins for those who need one of them: without any, the error is that of vault.json, or where that is
+// simply not there, its twin's.
+func readHeaders(fsys disk.FS, vault string) ([]*Header, error) {
+	found, errs := parseTwins(fsys, vault)
+	if len(found) > 0 {
+		return found, nil
 	}
-	slices.SortStableFunc(found, func(a, b *Header) int {
-		switch {
-		case a.Generation > b.Generation:
-			return -1
-		case a.Generation < b.Generation:
-			return 1
-		}
-		return 0
-	})
-	return found, nil
+	if errors.Is(errs[0], fs.ErrNotExist) && !errors.Is(errs[1], fs.ErrNotExist) {
+		return nil, errs[1]
+	}
+	return nil, errs[0]
 }
 
 // Unlocked is a vault whose header opened and authenticated: what Open and the key commands start from.

@@ -364,8 +364,7 @@ func (o *opener) tabled(t record.SegmentRecord) (*segment, error) {
 func (v *Vault) checkExtents() (err error) {
 	v.state.tree.Inodes(func(a tree.Attr) bool {
 		v.state.tree.Extents(a.Ino, 0, a.Size, func(e tree.Extent) bool {
-			last := e.Block + (uint64(e.At)-PayloadStart+e.Len-1)/PayloadSize
-			for block := e.Block; err == nil && block <= last; {
+			for block := e.Block; err == nil && block <= lastBlock(e); {
 				s := v.segmentOf(block)
 				if s == nil {
 					err = &IntegrityError{"the log of " + v.path, fmt.Sprintf("names block %d, which it does not hold", block)}
