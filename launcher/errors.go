@@ -40,13 +40,22 @@ func (e *SetupError) Unwrap() error {
 	return e.Errno
 }
 
-// setupError names the step that err came from.
+// setupError names the step that err came from. An error that is typed already
+// says more than that.
 func setupError(step string, err error) error {
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
-		return &SetupError{Step: step, Errno: errno}
+	var missing *MissingError
+	var setup *SetupError
+	if errors.As(err, &missing) || errors.As(err, &setup) {
+		return err
 	}
-	return &SetupError{Step: step, Detail: err.Error()}
+	failed := &SetupError{Step: step}
+	if errno, bare := err.(syscall.Errno); bare {
+		failed.Errno = errno
+		return failed
+	}
+	errors.As(err, &failed.Errno)
+	failed.Detail = err.Error()
+	return failed
 }
 
 // ExecError says why the program could not be executed inside the sandbox.

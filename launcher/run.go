@@ -1,8 +1,16 @@
 package launcher
 
 import (
+	"errors"
 	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"encfsrun/launcher/wire"
 )
 
 // DefaultStopTimeout is how long a program has to end after a SIGTERM or SIGINT.
@@ -15,4 +23,362 @@ type RunOptions struct {
 	// Started is called when the program has been executed, with the pid of the
 	// sandbox's PID 1 on this machine. May be nil.
 	Started func(pid int)
+}
+
+// Run carries out plan and returns how the program ended. While it runs,
+// signals sent to this process go to the program; SIGTERM and SIGINT also start
+// the clock of StopTimeout, after which everything in the sandbox is killed.
+// When Run returns, no process and no mount of the sandbox is left, and
+// filesystem.Finish has been called once, whatever happened.
+//
+// Errors are of the types *PlanError, *MissingError, *SetupError, *ExecError
+// and *FilesystemError. Where the last is of StageFinish, the status is the
+// program's nevertheless. A signal that ends the run before the program was
+// started is the status, without an error.
+func Run(plan Plan, filesystem Filesystem, o RunOptions) (Status, error) {
+	r := &run{plan: &plan, filesystem: filesystem, o: o}
+	r.signals = make(chan os.Signal, 16)
+	signal.Notify(r.signals, forwarded()...)
+	defer signal.Stop(r.signals)
+	r.terminal = openTerminal()
+	defer r.terminal.close()
+	err := plan.Validate()
+	if err == nil {
+		err = r.inSandbox()
+	}
+	if finish := filesystem.Finish(); finish != nil {
+		finish = &FilesystemError{Stage: StageFinish, Err: finish}
+		if err == nil {
+			err = finish
+		} else {
+			err = errors.Join(err, finish)
+		}
+	}
+	return r.status, err
+}
+
+// run is one run, owned by the goroutine of Run.
+type run struct {
+	plan       *Plan
+	filesystem Filesystem
+	o          RunOptions
+	signals    chan os.Signal
+	terminal   *terminal // nil without one
+	conn       *wire.Conn
+	process    *os.Process // PID 1
+
+	attaching chan error // the outcome of Attach; nil until it was called
+	started   bool
+	stop      <-chan time.Time // when to stop being patient; nil while nobody asked for the end
+	status    Status
+	settled   bool  // the status is known: PID 1 reported it, or the run was cut short
+	vaultGone bool  // the mount no longer answered when the program ended
+	fsGone    bool  // the file system ended
+	failure   error // the first
+}
+
+// inSandbox starts PID 1 and stays with it to its end.
+func (r *run) inSandbox() error {
+	release, err := r.startInit()
+	if err != nil {
+		return err
+	}
+	defer release()
+	defer r.conn.Close()
+	r.loop()
+	r.terminal.reclaim()
+	if r.attaching != nil {
+		<-r.attaching // the mount is gone, so the descriptor no longer blocks anybody
+	}
+	return r.verdict()
+}
+
+// verdict is what the run comes to, apart from the status.
+func (r *run) verdict() error {
+	var err error
+	switch {
+	case r.failure != nil:
+		err = r.failure
+	case r.settled && !r.vaultGone:
+		return nil
+	case (r.vaultGone || r.fsGone) && r.started:
+		err = &FilesystemError{Stage: StageServe}
+	case r.fsGone:
+		err = &FilesystemError{Stage: StageAttach, Err: errors.New("its process has ended")}
+	default:
+		err = &SetupError{Step: "run the sandbox", Detail: "its PID 1 ended without saying why"}
+	}
+	r.status = Status{}
+	return err
+}
+
+// loop handles what happens until PID 1 has ended and all it said was heard.
+func (r *run) loop() {
+	messages := make(chan received)
+	go receiveAll(r.conn, messages)
+	exited := make(chan struct{})
+	go func() {
+		r.process.Wait()
+		close(exited)
+	}()
+	gone := r.filesystem.Done()
+	for messages != nil || exited != nil {
+		select {
+		case m, ok := <-messages:
+			if !ok {
+				messages = nil
+				r.kill() // PID 1 never closes its end but by ending
+				continue
+			}
+			r.hear(m)
+		case err := <-r.attaching:
+			r.attaching = nil
+			r.attached(err)
+		case s := <-r.signals:
+			r.signal(s.(syscall.Signal))
+		case <-gone:
+			gone, r.fsGone = nil, true
+			r.kill() // what PID 1 said before still counts
+		case <-r.stop:
+			r.stop = nil
+			r.cut(unix.SIGKILL)
+		case <-exited:
+			exited = nil
+		}
+	}
+}
+
+// received is a message with its descriptors.
+type received struct {
+	message
+	files []*os.File
+}
+
+// receiveAll passes on what PID 1 says until it ends.
+func receiveAll(conn *wire.Conn, to chan<- received) {
+	defer close(to)
+	for {
+		var m received
+		var err error
+		if m.files, err = conn.Receive(&m.message); err != nil {
+			return
+		}
+		to <- m
+	}
+}
+
+// hear acts on a message of PID 1.
+func (r *run) hear(m received) {
+	switch m.Kind {
+	case sayMounted:
+		if len(m.files) != 1 {
+			r.fail(&SetupError{Step: "mount the vault", Detail: "no descriptor came with it"})
+			return
+		}
+		r.attaching = make(chan error, 1)
+		go func(device *os.File, result chan<- error) {
+			defer device.Close()
+			result <- r.filesystem.Attach(device, r.plan.Mounted())
+		}(m.files[0], r.attaching)
+	case sayStarted:
+		r.started = true
+		if r.o.Started != nil {
+			r.o.Started(r.process.Pid)
+		}
+	case sayStopped:
+		r.stopped(m.Signal)
+	case sayExited:
+		if m.Status == nil {
+			r.fail(&SetupError{Step: "run the sandbox", Detail: "PID 1 reported an end without a status"})
+			return
+		}
+		r.status, r.settled, r.vaultGone = *m.Status, true, m.VaultGone
+	case sayFailed:
+		r.fail(m.Failure.unpack())
+	}
+}
+
+// attached lets PID 1 go on, or ends the run.
+func (r *run) attached(err error) {
+	if err != nil {
+		r.fail(&FilesystemError{Stage: StageAttach, Err: err})
+		return
+	}
+	front := r.terminal.inFront() && interactive(r.o.Stdin, r.o.Stdout, r.o.Stderr)
+	if r.terminal != nil {
+		r.terminal.given, r.terminal.wanted = front, front
+	}
+	r.say(message{Kind: sayGo, Foreground: front})
+}
+
+// say sends a message; when PID 1 has gone the loop learns it otherwise.
+func (r *run) say(m message) { r.conn.Send(m) }
+
+// fail ends the run because of err. What follows from it is not reported.
+func (r *run) fail(err error) {
+	if r.failure == nil {
+		r.failure = err
+	}
+	r.kill()
+}
+
+// kill ends the sandbox: the kernel kills everything in it with its PID 1.
+func (r *run) kill() { r.process.Kill() } // that it has ended already is as good
+
+// cut ends the sandbox as if the program had died of a signal, unless PID 1
+// reports how it really ended.
+func (r *run) cut(s syscall.Signal) {
+	if !r.settled {
+		r.status, r.settled = Status{Signal: s}, true
+	}
+	r.kill()
+}
+
+// forwarded are the signals that are passed on to the program: all but those
+// that can't be caught, that are about this process alone, and that its caller
+// told it to ignore.
+func forwarded() []os.Signal {
+	var list []os.Signal
+	for number := syscall.Signal(1); number < 65; number++ {
+		switch number {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU,
+			unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGPROF:
+			continue
+		}
+		if !signal.Ignored(number) {
+			list = append(list, number)
+		}
+	}
+	return list
+}
+
+// signal passes a signal on.
+func (r *run) signal(s syscall.Signal) {
+	if !r.started {
+		switch s {
+		case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
+			r.cut(s)
+		}
+		return
+	}
+	if s == unix.SIGCONT {
+		r.resume(r.terminal.inFront() && r.terminal.wanted)
+		return
+	}
+	if (s == unix.SIGINT || s == unix.SIGTERM) && r.stop == nil {
+		patience := r.o.StopTimeout
+		if patience == 0 {
+			patience = DefaultStopTimeout
+		}
+		r.stop = time.After(patience)
+	}
+	// What is typed at a terminal is meant for a whole process group.
+	typed := s == unix.SIGTSTP || (s == unix.SIGINT || s == unix.SIGQUIT) && r.terminal.inFront()
+	r.say(message{Kind: saySignal, Signal: s, Group: typed})
+}
+
+// stopped does what a shell would if it were the program's parent: give it the
+// terminal if that is what it stopped for, else stop too, so that the shell
+// that started the launcher sees a stopped job. Its fg or bg sends SIGCONT.
+func (r *run) stopped(s syscall.Signal) {
+	if r.terminal == nil {
+		return
+	}
+	asks := s == unix.SIGTTIN || s == unix.SIGTTOU
+	if asks && (r.terminal.given || r.terminal.inFront()) {
+		r.resume(true)
+		return
+	}
+	if !r.terminal.stoppable() {
+		if s != unix.SIGSTOP {
+			r.resume(false)
+		}
+		return
+	}
+	r.terminal.wanted = r.terminal.wanted || asks
+	r.terminal.reclaim()
+	unix.Kill(unix.Getpid(), unix.SIGSTOP)
+}
+
+// resume continues the program, in the foreground or not.
+func (r *run) resume(front bool) {
+	if front {
+		r.terminal.given, r.terminal.wanted = true, true
+	}
+	r.say(message{Kind: sayResume, Foreground: front})
+}
+
+// startInit starts PID 1 in its namespaces and connects to it. The returned
+// function frees the thread that started it, whose end would be taken for this
+// process's by the kernel (prctl(2), PR_SET_PDEATHSIG).
+func (r *run) startInit() (release func(), err error) {
+	conn, theirs, err := wire.Pair()
+	if err != nil {
+		return nil, &SetupError{Step: "start the sandbox", Detail: err.Error()}
+	}
+	defer theirs.Close()
+	plan, err := r.plan.encode()
+	if err != nil {
+		conn.Close()
+		return nil, &SetupError{Step: "start the sandbox", Detail: err.Error()}
+	}
+	defer plan.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		conn.Close()
+		return nil, setupError("open "+os.DevNull, err)
+	}
+	defer null.Close()
+	files := []*os.File{r.o.Stdin, r.o.Stdout, r.o.Stderr, theirs, plan}
+	for i := range files {
+		if files[i] == nil {
+			files[i] = null
+		}
+	}
+	type outcome struct {
+		process *os.Process
+		err     error
+	}
+	done, released := make(chan outcome), make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		process, err := os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
+			Env: []string{}, Files: files, Sys: namespaces(r.plan),
+		})
+		done <- outcome{process, err}
+		<-released
+	}()
+	result := <-done
+	if result.err != nil {
+		close(released)
+		conn.Close()
+		return nil, missingNamespaces(result.err)
+	}
+	r.conn, r.process = conn, result.process
+	return func() { close(released) }, nil
+}
+
+// namespaces is how PID 1 is cloned: into new namespaces, with one id mapped,
+// and with the few capabilities over them that making the sandbox takes.
+// (Ambient ones, because its uid is not 0 inside and an exec would drop others.)
+func namespaces(plan *Plan) *syscall.SysProcAttr {
+	id := plan.Identity
+	attributes := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: id.UID, HostID: id.HostUID, Size: 1}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: id.GID, HostID: id.HostGID, Size: 1}},
+		GidMappingsEnableSetgroups: id.Dedicated,
+		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP},
+		Pdeathsig:                  syscall.SIGKILL,
+	}
+	if plan.Net == NetNone {
+		attributes.Cloneflags |= unix.CLONE_NEWNET
+		attributes.AmbientCaps = append(attributes.AmbientCaps, unix.CAP_NET_ADMIN)
+	}
+	if id.Dedicated {
+		attributes.AmbientCaps = append(attributes.AmbientCaps, unix.CAP_SETUID, unix.CAP_SETGID)
+	}
+	return attributes
 }
