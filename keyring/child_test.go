@@ -37,6 +37,7 @@ func init() {
 		"read":        func() { childRead(false) },
 		"read-panic":  func() { childRead(true) },
 		"read-new":    childReadNew,
+		"shell":       childShell,
 		"read-only":   childReadOnlyMount,
 		"helper":      childHelper,
 		"killed":      func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL) },

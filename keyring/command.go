@@ -50,13 +50,10 @@ func readCommand(ctx context.Context, line string, limit time.Duration) (*Passke
 		awaitUnreaped(cmd.Process.Pid)
 	}()
 	passkey, readErr := readPasskey(ctx, int(out.Fd()), fmt.Sprintf("the output of passkey command %q", words[0]))
-	if readErr == nil {
-		select {
-		case <-ended:
-		case <-ctx.Done():
-		}
-	}
-	if readErr != nil || ctx.Err() != nil {
+	out.Close() // one that has more to say than a passkey gets SIGPIPE
+	select {
+	case <-ended:
+	case <-ctx.Done():
 		// The group's id can't be anybody else's: its leader is not reaped yet.
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		<-ended
@@ -79,20 +76,17 @@ func commandOutcome(ctx context.Context, command string, limit time.Duration, re
 		return &CommandError{Command: command, Err: cause}
 	}
 	var exit *exec.ExitError
-	if errors.As(waitErr, &exit) {
+	if readErr != nil && errors.As(waitErr, &exit) {
+		// We have closed its output: that is not its own failure.
 		status, _ := exit.Sys().(syscall.WaitStatus)
-		killedHere := readErr != nil && status.Signaled() && status.Signal() == syscall.SIGKILL
-		if !killedHere {
-			return &CommandError{Command: command, Err: waitErr}
+		if status.Signaled() && status.Signal() == syscall.SIGPIPE {
+			return readErr
 		}
-	}
-	if readErr != nil {
-		return readErr
 	}
 	if waitErr != nil {
 		return &CommandError{Command: command, Err: waitErr}
 	}
-	return nil
+	return readErr
 }
 
 // awaitUnreaped returns when a child has ended, and leaves it a zombie.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
 	"sync"
 	"syscall"
 
@@ -24,8 +23,10 @@ const terminalPath = "/dev/tty"
 const maxTyped = 4096
 
 // terminal asks for secrets: echo is off from openTerminal to close. A signal
-// that would end or stop the process is caught meanwhile: it ends the prompt
-// with an *InterruptedError, or is let through once echo is on again.
+// that would end the process is caught meanwhile and ends the prompt with an
+// *InterruptedError. Ctrl-Z stops the process at once (Go can't give a signal
+// back to the kernel once it was caught): shells set their own modes then, and
+// ours are set again at the continuation.
 type terminal struct {
 	fd     int
 	ctx    context.Context
@@ -57,7 +58,7 @@ func openTerminal(ctx context.Context, others []string) (*terminal, error) {
 	t.saved = *saved
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	t.catchSignals()
-	if err := t.echo(false); err != nil {
+	if err := t.hide(); err != nil {
 		t.close()
 		return nil, &NoTerminalError{Others: others, Err: err}
 	}
@@ -81,24 +82,22 @@ func (t *terminal) close() {
 	unix.Close(t.fd)
 }
 
-// echo turns echo back on, or off. Line editing and signals from the keyboard
-// are the kernel's in both cases.
-func (t *terminal) echo(on bool) error {
+// hide turns echo off. Line editing and signals from the keyboard are left to
+// the kernel.
+func (t *terminal) hide() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	modes := t.saved
-	if !on {
-		modes.Lflag &^= unix.ECHO | unix.ECHONL
-		modes.Lflag |= unix.ICANON | unix.ISIG
-		modes.Iflag |= unix.ICRNL
-	}
+	modes.Lflag &^= unix.ECHO | unix.ECHONL
+	modes.Lflag |= unix.ICANON | unix.ISIG
+	modes.Iflag |= unix.ICRNL
 	return unix.IoctlSetTermios(t.fd, unix.TCSETSW, &modes)
 }
 
 // catchSignals handles signals until close. One that is ignored (nohup) stays
 // so.
 func (t *terminal) catchSignals() {
-	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGCONT} {
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGCONT} {
 		if !signal.Ignored(s) {
 			signal.Notify(t.signals, s)
 		}
@@ -113,35 +112,19 @@ func (t *terminal) handleSignals() {
 		case <-t.quit:
 			return
 		case s := <-t.signals:
-			switch s {
-			case syscall.SIGTSTP:
-				t.suspend()
-			case syscall.SIGCONT:
+			if s == syscall.SIGCONT {
 				t.resume()
-			default:
+			} else {
 				t.cancel(&InterruptedError{s.(syscall.Signal)})
 			}
 		}
 	}
 }
 
-// suspend stops the process as Ctrl-Z would have, with the terminal as it was.
-func (t *terminal) suspend() {
-	_ = t.echo(true)
-	// To this very thread: the stop comes before the call returns. It does not
-	// come where nobody could continue the process (an orphaned group).
-	runtime.LockOSThread()
-	signal.Reset(syscall.SIGTSTP)
-	_ = unix.Tgkill(unix.Getpid(), unix.Gettid(), unix.SIGTSTP)
-	signal.Notify(t.signals, syscall.SIGTSTP)
-	runtime.UnlockOSThread()
-	_ = t.echo(false)
-}
-
 // resume turns echo off again after a stop, during which a shell may have set
 // the terminal's modes to its own liking, and shows the prompt again.
 func (t *terminal) resume() {
-	_ = t.echo(false)
+	_ = t.hide()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.write(t.prompt)

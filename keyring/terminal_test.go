@@ -1,0 +1,400 @@
+package keyring
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pty runs a child on a terminal of its own.
+type pty struct {
+	t      *testing.T
+	master *os.File
+	slave  *os.File
+	cmd    *exec.Cmd
+	stdout bytes.Buffer
+
+	mu     sync.Mutex
+	output []byte // what the terminal shows
+	seen   int    // how much of it expect has passed
+}
+
+// openPTY returns both ends of a new terminal, which is nobody's yet.
+func openPTY(t *testing.T) (master, slave *os.File) {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { master.Close() })
+	conn, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var number int
+	var ioctlErr error
+	err = conn.Control(func(fd uintptr) {
+		if ioctlErr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); ioctlErr == nil {
+			number, ioctlErr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	})
+	if err != nil || ioctlErr != nil {
+		t.Fatal(err, ioctlErr)
+	}
+	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { slave.Close() })
+	return master, slave
+}
+
+// startOnPTY starts a command as the leader of a session on a new terminal.
+// Its standard streams are elsewhere.
+func startOnPTY(t *testing.T, cmd *exec.Cmd) *pty {
+	t.Helper()
+	p := &pty{t: t, cmd: cmd}
+	p.master, p.slave = openPTY(t)
+	cmd.ExtraFiles = []*os.File{p.slave}
+	cmd.Stdout = &p.stdout
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill() })
+	go func() {
+		b := make([]byte, 1024)
+		for {
+			n, err := p.master.Read(b)
+			p.mu.Lock()
+			p.output = append(p.output, b[:n]...)
+			p.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return p
+}
+
+// expect waits until the terminal shows text after what was expected before.
+func (p *pty) expect(text string) {
+	p.t.Helper()
+	for began := time.Now(); time.Since(began) < 10*time.Second; time.Sleep(2 * time.Millisecond) {
+		p.mu.Lock()
+		i := bytes.Index(p.output[p.seen:], []byte(text))
+		if i >= 0 {
+			p.seen += i + len(text)
+		}
+		p.mu.Unlock()
+		if i >= 0 {
+			return
+		}
+	}
+	p.t.Fatalf("terminal shows %q, not %q", p.shown(), text)
+}
+
+func (p *pty) shown() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return string(p.output)
+}
+
+// enter is what somebody types.
+func (p *pty) enter(keys string) {
+	p.t.Helper()
+	if _, err := p.master.WriteString(keys); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *pty) modes() unix.Termios {
+	p.t.Helper()
+	modes, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return *modes
+}
+
+func (p *pty) echoes() bool { return p.modes().Lflag&unix.ECHO != 0 }
+
+// outcome waits for the child's end and decodes its report.
+func (p *pty) outcome() outcome {
+	p.t.Helper()
+	kill := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
+	defer kill.Stop()
+	if err := p.cmd.Wait(); err != nil {
+		p.t.Fatalf("child: %v; terminal shows %q", err, p.shown())
+	}
+	return decodeOutcome(p.t, p.stdout.Bytes())
+}
+
+// unread returns what was typed and nobody has read, after one more newline.
+func (p *pty) unread() string {
+	p.t.Helper()
+	p.enter("\n")
+	fd := int(p.slave.Fd())
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 5000); n != 1 {
+		p.t.Fatalf("the newline did not come: %v", err)
+	}
+	b := make([]byte, 100)
+	n, err := unix.Read(fd, b)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b[:n])
+}
+
+var askingSource = Source{FD: -1}
+
+func TestPrompt(t *testing.T) {
+	p := startOnPTY(t, childCommand(t, "read", askingSource))
+	before := p.modes()
+	p.expect(`passkey for "v": `)
+	if p.echoes() {
+		t.Error("echo is on at the prompt")
+	}
+	p.enter("wrox\x7fng secret\n") // with a correction
+	if got := p.outcome().passphrase(t); got != "wrong secret" {
+		t.Errorf("got %q", got)
+	}
+	if p.modes() != before {
+		t.Errorf("modes %+v, before %+v", p.modes(), before)
+	}
+	if shown := p.shown(); shown != "passkey for \"v\": \r\n" {
+		t.Errorf("the terminal shows %q", shown)
+	}
+}
+
+// TestPromptLines: what can be typed and is refused.
+func TestPromptLines(t *testing.T) {
+	for _, c := range []struct{ name, keys, errorText string }{
+		{"nothing", "\n", "the passphrase is empty"},
+		{"Ctrl-D", "\x04", "Ctrl-D"},
+		{"beyond what the kernel keeps", strings.Repeat("x", 5000) + "\n", "longer than a terminal can take"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := startOnPTY(t, childCommand(t, "read", askingSource))
+			p.expect(`: `)
+			p.enter(c.keys)
+			if o := p.outcome(); o.ErrorType != "*keyring.PasskeyError" || !strings.Contains(o.Error, c.errorText) {
+				t.Errorf("%+v", o)
+			}
+			if !p.echoes() {
+				t.Error("echo is off")
+			}
+		})
+	}
+	t.Run("Ctrl-D after characters", func(t *testing.T) {
+		p := startOnPTY(t, childCommand(t, "read", askingSource))
+		p.expect(`: `)
+		p.enter("secret\x04")
+		time.Sleep(20 * time.Millisecond)
+		p.enter("\x04")
+		if got := p.outcome().passphrase(t); got != "secret" {
+			t.Errorf("got %q", got)
+		}
+	})
+	t.Run("the longest", func(t *testing.T) {
+		p := startOnPTY(t, childCommand(t, "read", askingSource))
+		p.expect(`: `)
+		long := strings.Repeat("x", maxTyped-2)
+		p.enter(long + "\n")
+		if got := p.outcome().passphrase(t); got != long {
+			t.Errorf("got %d bytes", len(got))
+		}
+	})
+}
+
+// TestPromptSignals: whatever ends a prompt, the terminal is as before, and
+// half a secret does not go to the shell.
+func TestPromptSignals(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(p *pty)
+		want string
+	}{
+		{"Ctrl-C", func(p *pty) { p.enter("\x03") }, "interrupt"},
+		{"Ctrl-\\", func(p *pty) { p.enter("\x1c") }, "quit"},
+		{"SIGTERM", func(p *pty) { _ = p.cmd.Process.Signal(syscall.SIGTERM) }, "terminated"},
+		{"SIGHUP", func(p *pty) { _ = p.cmd.Process.Signal(syscall.SIGHUP) }, "hangup"},
+		{"SIGINT", func(p *pty) { _ = p.cmd.Process.Signal(syscall.SIGINT) }, "interrupt"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := startOnPTY(t, childCommand(t, "read", askingSource))
+			before := p.modes()
+			p.expect(`: `)
+			if p.echoes() {
+				t.Fatal("echo is on at the prompt")
+			}
+			p.enter("half a sec")
+			time.Sleep(10 * time.Millisecond)
+			c.end(p)
+			o := p.outcome()
+			if o.ErrorType != "*keyring.InterruptedError" || !strings.Contains(o.Error, c.want) {
+				t.Errorf("%+v", o)
+			}
+			if p.modes() != before {
+				t.Errorf("modes %+v, before %+v", p.modes(), before)
+			}
+			if rest := p.unread(); rest != "\n" {
+				t.Errorf("%q is left for the shell", rest)
+			}
+		})
+	}
+}
+
+func TestPromptPanic(t *testing.T) {
+	cmd := childCommand(t, "read-panic", askingSource)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := startOnPTY(t, cmd)
+	p.expect("about to panic: ")
+	if p.echoes() {
+		t.Fatal("echo is on at the prompt")
+	}
+	in.Close()
+	if o := p.outcome(); o.Error != "as announced" {
+		t.Errorf("%+v", o)
+	}
+	if !p.echoes() {
+		t.Error("echo is off")
+	}
+}
+
+// TestPromptStop: after Ctrl-Z the shell has the terminal, with echo; when the
+// process continues, echo is off and the prompt is there again.
+func TestPromptStop(t *testing.T) {
+	p := startOnPTY(t, childCommand(t, "shell", askingSource))
+	p.expect(`passkey for "v": `)
+	for range 2 {
+		p.enter("\x1a")
+		p.expect("stopped")
+		if !p.echoes() {
+			t.Error("the shell has no echo")
+		}
+		p.enter("\n") // the shell goes on at a line
+		p.expect(`passkey for "v": `)
+		if p.echoes() {
+			t.Error("echo is on after the stop")
+		}
+	}
+	p.enter("secret\n")
+	if got := p.outcome().passphrase(t); got != "secret" {
+		t.Errorf("got %q", got)
+	}
+	if !p.echoes() || strings.Contains(p.shown(), "secret") {
+		t.Errorf("echo %v, the terminal shows %q", p.echoes(), p.shown())
+	}
+}
+
+// childShell is a shell with one job in the foreground of its terminal: when
+// the job stops, it sets the terminal to its own modes, reads a line and
+// continues the job.
+func childShell() {
+	tty, err := os.OpenFile(terminalPath, os.O_RDWR, 0)
+	if err != nil {
+		panic(err)
+	}
+	fd := int(tty.Fd())
+	own, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		panic(err)
+	}
+	job := exec.Command("/proc/self/exe")
+	job.Env = append(os.Environ(), childMode+"=read")
+	job.Stdout, job.Stderr = os.Stdout, os.Stderr
+	job.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Foreground: true, Ctty: fd}
+	if err := job.Start(); err != nil {
+		panic(err)
+	}
+	for {
+		var status unix.WaitStatus
+		if _, err := unix.Wait4(job.Process.Pid, &status, unix.WUNTRACED, nil); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			panic(err)
+		}
+		if !status.Stopped() {
+			return
+		}
+		takeForeground(fd, unix.Getpgrp())
+		if err := unix.IoctlSetTermios(fd, unix.TCSETSW, own); err != nil {
+			panic(err)
+		}
+		fmt.Fprintln(tty, "stopped")
+		_, _ = tty.Read(make([]byte, 100))
+		takeForeground(fd, job.Process.Pid)
+		_ = unix.Kill(-job.Process.Pid, unix.SIGCONT)
+	}
+}
+
+func TestNewPrompt(t *testing.T) {
+	type step struct{ expect, enter string }
+	first, again := `new passkey for "v" (empty: generate one): `, "the same again: "
+	for _, c := range []struct {
+		name      string
+		steps     []step
+		want      string
+		errorType string
+	}{
+		{"twice the same", []step{{first, "secret\n"}, {again, "secret\n"}}, "secret", ""},
+		{"typed ahead", []step{{first, "secret\nsecret\n"}}, "secret", ""},
+		{"at the third try", []step{{first, "a\n"}, {again, "b\n"}, {first, "a\n"}, {again, "\n"}, {first, "c\n"}, {again, "c\n"}}, "c", ""},
+		{"never", []step{{first, "a\n"}, {again, "b\n"}, {first, "a\n"}, {again, "b\n"}, {first, "a\n"}, {again, "aa\n"}}, "", "*keyring.MismatchError"},
+		{"Ctrl-C at the second", []step{{first, "a\n"}, {again, "a\x03"}}, "", "*keyring.InterruptedError"},
+		{"Ctrl-D", []step{{first, "\x04"}}, "", "*keyring.PasskeyError"},
+		{"generated", []step{{first, "\n"}}, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := startOnPTY(t, childCommand(t, "read-new", NewSource{FD: -1}))
+			before := p.modes()
+			for _, s := range c.steps {
+				p.expect(s.expect)
+				if p.echoes() {
+					t.Error("echo is on at the prompt")
+				}
+				p.enter(s.enter)
+			}
+			o := p.outcome()
+			switch {
+			case c.errorType != "":
+				if o.ErrorType != c.errorType {
+					t.Errorf("%+v", o)
+				}
+			case c.want != "":
+				if got := o.passphrase(t); got != c.want || o.Generated {
+					t.Errorf("%+v", o)
+				}
+			default:
+				if got := o.passphrase(t); len(got) != 35 || !o.Generated || strings.Contains(p.shown(), got) {
+					t.Errorf("%+v", o)
+				}
+			}
+			if p.modes() != before {
+				t.Errorf("modes %+v, before %+v", p.modes(), before)
+			}
+		})
+	}
+}
+
+func TestNewPromptWithoutTerminal(t *testing.T) {
+	cmd := withoutTerminal(childCommand(t, "read-new", NewSource{FD: -1}))
+	cmd.Stdin = strings.NewReader("secret\nsecret\n")
+	o := runChild(t, cmd)
+	if o.ErrorType != "*keyring.NoTerminalError" || !strings.Contains(o.Error, "--new-passkey-file") || strings.Contains(o.Error, "ENCFSRUN") {
+		t.Errorf("%+v", o)
+	}
+}
