@@ -45,13 +45,7 @@ func renameExclusively(oldname, newname string) error {
 	if _, err := os.Lstat(newname); err == nil {
 		return unix.EEXIST
 	}
-	err = retryInterrupted(func() error { return unix.Rename(oldname, newname) })
-	if err == unix.ENOTDIR || err == unix.ENOTEMPTY {
-		if _, statErr := os.Lstat(newname); statErr == nil {
-			return unix.EEXIST
-		}
-	}
-	return err
+	return retryInterrupted(func() error { return unix.Rename(oldname, newname) })
 }
 
 // errnoOf strips what package os wrapped around the error of a system call.

@@ -10,10 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"encfsrun/fs/vault/disk"
 
@@ -35,6 +37,8 @@ func TestMain(m *testing.M) {
 var roles = map[string]func(path string) error{
 	"lock":      holdLock,
 	"full disk": fillDisk,
+	"ENOSYS":    func(path string) error { return renameWithout(path, syscall.ENOSYS) },
+	"EINVAL":    func(path string) error { return renameWithout(path, syscall.EINVAL) },
 }
 
 func command(role, path string) *exec.Cmd {
@@ -116,7 +120,7 @@ func TestHostileNames(t *testing.T) {
 	if data, _ := os.ReadFile(target); string(data) != "precious" {
 		t.Errorf("the target holds %q", data)
 	}
-	// A device: opened by its descriptor's type alone, as /dev/null allows every open.
+	// A device that lets itself be opened, so that only the check after it refuses.
 	for _, open := range []func(string) (disk.File, error){fsys.Open, fsys.OpenWrite} {
 		if _, err := open("/dev/null"); !errors.Is(err, disk.ErrNotRegular) {
 			t.Errorf("open of a device: %v", err)
@@ -146,7 +150,7 @@ func TestDirectoryThroughLink(t *testing.T) {
 	}
 }
 
-// TestDescriptors: not inherited by what is started, and in blocking mode.
+// TestDescriptors: what is started inherits none.
 func TestDescriptors(t *testing.T) {
 	f, err := disk.OS().Create(filepath.Join(t.TempDir(), "inherit-me-not"), 0o600)
 	if err != nil {
@@ -257,6 +261,57 @@ func TestFullDisk(t *testing.T) {
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// renameWithout renames where renameat2 fails as on an old kernel or on NFS: a
+// seccomp filter answers for them.
+func renameWithout(dir string, errno syscall.Errno) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number of the call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_RENAMEAT2, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0); err != nil {
+		return err
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	if err := unix.Renameat2(unix.AT_FDCWD, at("a"), unix.AT_FDCWD, at("z"), 0); err != errno {
+		return fmt.Errorf("the filter does not work: %v", err)
+	}
+	fsys := disk.OS()
+	if err := fsys.RenameNoReplace(at("a"), at("b")); !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("onto another file: %v", err)
+	}
+	if err := fsys.RenameNoReplace(at("d"), at("e")); !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("onto another directory: %v", err)
+	}
+	return errors.Join(fsys.RenameNoReplace(at("a"), at("c")), fsys.RenameNoReplace(at("d"), at("f")))
+}
+
+func TestRenameWithoutKernel(t *testing.T) {
+	for _, errno := range []string{"ENOSYS", "EINVAL"} {
+		t.Run(errno, func(t *testing.T) {
+			dir := t.TempDir()
+			err := errors.Join(
+				os.WriteFile(dir+"/a", []byte("a"), 0o600), os.WriteFile(dir+"/b", []byte("b"), 0o600),
+				os.Mkdir(dir+"/d", 0o700), os.Mkdir(dir+"/e", 0o700))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if out, err := command(errno, dir).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			if names, err := disk.OS().List(dir); err != nil || strings.Join(names, " ") != "b c e f" {
+				t.Errorf("the directory holds %q, %v", names, err)
+			}
+		})
 	}
 }
 

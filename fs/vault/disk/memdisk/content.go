@@ -80,7 +80,7 @@ func (c *content) writeAt(p []byte, off int64) {
 		c.dirty[i] = append(c.dirty[i], fresh)
 		delete(c.lost, i)
 		p, off = p[k:], off+int64(k)
-		if off > c.size {
+		if off > c.size { // the kernel too moves the end page by page through a write
 			c.size = off
 			c.growth = append(c.growth, off)
 		}

@@ -182,18 +182,7 @@ func (c *content) survivingSize(choose Choose) int64 {
 	if c.size == c.stableSize {
 		return c.size
 	}
-	var between []int64
-	last := c.stableSize
-	for _, size := range c.growth {
-		// The kernel moves the end of a file page by page through a write.
-		for at := (last/pageSize + 1) * pageSize; at < size; at += pageSize {
-			between = append(between, at)
-		}
-		if size < c.size {
-			between = append(between, size)
-		}
-		last = size
-	}
+	between := c.growth[:len(c.growth)-1]
 	if len(between) == 0 {
 		return [...]int64{c.stableSize, c.size}[choose(2)]
 	}

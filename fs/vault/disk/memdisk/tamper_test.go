@@ -27,6 +27,8 @@ func TestTampering(t *testing.T) {
 	s.write("/x/a", "unsynced", 0)
 	s.create("/x/b")
 	s.durable("/c", "kept")
+	s.durable("/d", "removed")
+	s.remove("/d")
 	s.d.Hook = func(op memdisk.Op) error { return memdisk.ErrPowerCut }
 	if _, err := s.d.List("/"); !errors.Is(err, memdisk.ErrPowerCut) {
 		t.Fatal(err)
@@ -35,20 +37,21 @@ func TestTampering(t *testing.T) {
 	s.must(s.d.WriteFile("/x/a", []byte("1")))
 	s.must(s.d.WriteFile("/y/z/new", []byte("2")))
 	s.must(s.d.Delete("/c"))
+	s.must(s.d.WriteFile("/d", []byte("back")))
 	if got := s.d.Ops(); got != ops {
 		t.Errorf("tampering was counted: %d operations, then %d", ops, got)
 	}
 	for _, choose := range []memdisk.Choose{memdisk.Lose, memdisk.Keep} {
-		want := "/x/a=1 /y/z/new=2"
+		want := "/d=back /x/a=1 /y/z/new=2"
 		if choose(2) == 1 {
-			want = "/x/a=1 /x/b= /y/z/new=2"
+			want = "/d=back /x/a=1 /x/b= /y/z/new=2"
 		}
 		if got := show(t, s.d.Crash(choose, 0)); got != want {
 			t.Errorf("the disk holds %q, want %q", got, want)
 		}
 	}
 	s.must(s.d.Delete("/y"))
-	if got, want := s.d.Files(), []string{"/x/a", "/x/b"}; !slices.Equal(got, want) {
+	if got, want := s.d.Files(), []string{"/d", "/x/a", "/x/b"}; !slices.Equal(got, want) {
 		t.Errorf("files %q, want %q", got, want)
 	}
 
