@@ -37,13 +37,11 @@ func sizeOf(n int) (number int, units uint64) {
 	return smallUnits + 1 + (e-3)*8 + int(q-8), (q + 1) << e
 }
 
-// alloc returns the place of n bytes, all zero, or false when the arena is full.
+// alloc returns the place of n bytes of any content, or false when the arena is full.
 func (a *arena) alloc(n int) (uint32, bool) {
 	number, units := sizeOf(n)
 	if ref := a.free[number]; ref != 0 {
-		first := a.at(ref, unit)
-		a.free[number] = binary.LittleEndian.Uint32(first)
-		clear(first)
+		a.free[number] = binary.LittleEndian.Uint32(a.at(ref, unit))
 		return ref, true
 	}
 	ref := a.next

@@ -104,14 +104,17 @@ func (t *Tree) Map(ino Ino, e Extent) error {
 }
 
 // Clear makes [off, off+length) of a regular file a hole, at the cost of Map; what of it lies behind the file's end is
-// ignored. ErrFull: only where it makes two extents of one.
+// ignored. ErrFull: only where an extent begins before the hole's end and goes on behind it.
 func (t *Tree) Clear(ino Ino, off, length uint64) error {
 	n, err := t.findFile(ino)
 	if err != nil {
 		return err
 	}
 	end := rangeEnd(n, off, length)
-	if i := t.ranges.floor(n.body, off); i != 0 && t.end(i) > end && !t.ranges.slots.room(1) {
+	if off >= end {
+		return nil
+	}
+	if i := t.ranges.floor(n.body, end-1); i != 0 && t.end(i) > end && !t.ranges.slots.room(1) {
 		return ErrFull
 	}
 	t.carve(n, off, end)

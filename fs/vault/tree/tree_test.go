@@ -155,9 +155,18 @@ func TestHugeNumbers(t *testing.T) {
 	must(t, tree.Map(MaxInoValue, Extent{Off: MaxSize - 140, Len: 5, Block: 0, At: 10}))
 	var got []Extent
 	must(t, tree.Extents(MaxInoValue, 0, math.MaxUint64, func(e Extent) bool { got = append(got, e); return true }))
-	want2 := []Extent{{MaxSize - 150, 10, 7, 20}, {MaxSize - 140, 5, 0, 10}, {MaxSize - 135, 135, 7, 35}}
-	if !slices.Equal(got, want2) {
-		t.Errorf("extents %v, want %v", got, want2)
+	mapped := []Extent{{MaxSize - 150, 10, 7, 20}, {MaxSize - 140, 5, 0, 10}, {MaxSize - 135, 135, 7, 35}}
+	if !slices.Equal(got, mapped) {
+		t.Errorf("extents %v, want %v", got, mapped)
+	}
+	got = nil
+	must(t, tree.Extents(MaxInoValue, MaxSize-10, math.MaxUint64, func(e Extent) bool { got = append(got, e); return true }))
+	if want := []Extent{{MaxSize - 10, 10, 8, 60}}; !slices.Equal(got, want) {
+		t.Errorf("extents to the end of all numbers %v, want %v", got, want)
+	}
+	must(t, tree.Clear(MaxInoValue, MaxSize-145, math.MaxUint64))
+	if a, err := tree.Attr(MaxInoValue); err != nil || a.Blocks != 1 || tree.Stats().Bytes != 5 {
+		t.Errorf("after Clear to the end of all numbers: %+v, %+v, %v", a, tree.Stats(), err)
 	}
 	if tree.MaxIno() != MaxInoValue {
 		t.Errorf("MaxIno %d", tree.MaxIno())
@@ -207,6 +216,7 @@ func TestMapRefuses(t *testing.T) {
 		{"before the payload", 2, Extent{0, 1, 1, 9}, ErrInvalid},
 		{"behind the payload", 2, Extent{0, 1, 1, 110}, ErrInvalid},
 		{"a block whose position overflows", 2, Extent{0, 1, math.MaxUint64, 10}, ErrInvalid},
+		{"a block whose position wraps to a small one", 2, Extent{0, 1, math.MaxUint64/100 + 1, 10}, ErrInvalid},
 		{"a block at the edge of 63 bits", 2, Extent{0, 1, math.MaxInt64 / 100, 109}, ErrInvalid},
 		{"an end beyond 63 bits", 3, Extent{0, MaxSize, 1, 10}, ErrInvalid},
 		{"a symlink", 4, Extent{0, 1, 1, 10}, ErrInvalid},
@@ -287,9 +297,12 @@ func TestFull(t *testing.T) {
 		t.Errorf("SetXattr whose value fits and whose name does not: %v", err)
 	}
 	must(t, checkTree(tree), tree.Clear(2, 10, 10))
-	if err := tree.Clear(2, 30, 10); err != ErrFull {
-		t.Errorf("Clear: %v", err)
+	for _, off := range []uint64{30, 20, 15} { // inside an extent, from its start, from before it
+		if err := tree.Clear(2, off, 10); err != ErrFull {
+			t.Errorf("Clear from %d: %v", off, err)
+		}
 	}
+	must(t, checkTree(tree), tree.Clear(2, 95, 9), tree.Clear(2, 100, 9))
 	must(t, tree.Clear(2, 0, 10), tree.Clear(2, 30, 10), tree.Unlink(1, "a"), tree.Free(2), tree.Put(Attr{Ino: 4, Mode: typeFile}))
 	must(t, tree.Link(1, "c", 4), checkTree(tree))
 	d, _ := tree.find(Root)
