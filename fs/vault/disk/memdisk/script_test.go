@@ -59,8 +59,8 @@ func (s *script) durable(name, data string) {
 	s.files[name] = f
 }
 
-// show renders a disk in one line: "/a=xy /b=z3" is a file "xy" and a "z" with three
-// pages of zeros behind; a run of one letter that fills a page is shown once.
+// show renders a disk in one line: "/a=xy /b=[z][.]." is a file "xy", and a page of "z"
+// with a page and a byte of zeros behind it.
 func show(t *testing.T, d *memdisk.Disk) string {
 	t.Helper()
 	var parts []string
