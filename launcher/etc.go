@@ -108,14 +108,24 @@ func resolveBelow(root, name string) (string, error) {
 	return "", fs.ErrInvalid
 }
 
-// passwdText names the two users that exist inside, so that getpwuid works.
+// nobodyID is what ids that are not mapped look like inside.
+const nobodyID = 65534
+
+// passwdText names the users that exist inside, so that getpwuid works.
 func passwdText(id Identity) string {
-	return fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\nnobody:x:65534:65534::/nonexistent:/usr/sbin/nologin\n",
-		id.Name, id.UID, id.GID, id.Home)
+	text := fmt.Sprintf("%s:x:%d:%d::%s:/bin/sh\n", id.Name, id.UID, id.GID, id.Home)
+	if id.UID != nobodyID {
+		text += fmt.Sprintf("nobody:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", nobodyID, nobodyID)
+	}
+	return text
 }
 
 func groupText(id Identity) string {
-	return fmt.Sprintf("%s:x:%d:\nnogroup:x:65534:\n", id.Name, id.GID)
+	text := fmt.Sprintf("%s:x:%d:\n", id.Name, id.GID)
+	if id.GID != nobodyID {
+		text += fmt.Sprintf("nogroup:x:%d:\n", nobodyID)
+	}
+	return text
 }
 
 // cause is the reason without the operation and the path, which the message

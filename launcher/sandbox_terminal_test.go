@@ -1,0 +1,160 @@
+package launcher_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// session is a program on a terminal of its own.
+type session struct {
+	t      *testing.T
+	master *os.File
+	cmd    *exec.Cmd
+	seen   chan []byte
+	text   string
+}
+
+// newSession starts a program that leads a session on a new pty.
+func newSession(t *testing.T, command ...string) *session {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	must(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	slave, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	defer slave.Close()
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "TERM=dumb", "PS1=outer> "}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(t, cmd.Start())
+	s := &session{t: t, master: master, cmd: cmd, seen: make(chan []byte, 64)}
+	go func() {
+		defer close(s.seen)
+		for {
+			buffer := make([]byte, 4096)
+			n, err := master.Read(buffer)
+			if err != nil {
+				return
+			}
+			s.seen <- buffer[:n]
+		}
+	}()
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+		master.Close()
+	})
+	return s
+}
+
+// types sends keys.
+func (s *session) types(keys string) {
+	s.t.Helper()
+	if _, err := s.master.WriteString(keys); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// expect waits until the terminal shows want, and forgets everything up to it.
+func (s *session) expect(want string) {
+	s.t.Helper()
+	for late := time.After(10 * time.Second); ; {
+		if _, after, ok := strings.Cut(s.text, want); ok {
+			s.text = after
+			return
+		}
+		select {
+		case more, ok := <-s.seen:
+			if !ok {
+				s.t.Fatalf("the terminal closed before %q; it shows %q", want, s.text)
+			}
+			s.text += string(more)
+		case <-late:
+			s.t.Fatalf("the terminal does not show %q but %q", want, s.text)
+		}
+	}
+}
+
+// testTerminal uses a program in a sandbox from an interactive shell, as a person does.
+func testTerminal(t *testing.T) {
+	binary, err := os.Readlink("/proc/self/exe")
+	must(t, err)
+	s := newSession(t, "/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
+	s.expect("outer> ")
+	launch := binary + " role-launch "
+
+	// Ctrl-C reaches the program once, and ends neither it nor the launcher.
+	s.types(launch + `/bin/sh -c 'trap "echo int''errupt" INT; echo re''ady; while :; do sleep 0.1; done'` + "\n")
+	s.expect("ready")
+	s.types("\x03")
+	s.expect("interrupt")
+	time.Sleep(500 * time.Millisecond)
+	s.types("\x03")
+	s.expect("interrupt")
+	if strings.Count(s.text, "interrupt") != 0 {
+		t.Errorf("one Ctrl-C was seen twice: %q", s.text)
+	}
+	// Ctrl-Z stops the job, fg continues it.
+	s.types("\x1a")
+	s.expect("Stopped")
+	s.expect("outer> ")
+	s.types("echo shell is ba''ck\n")
+	s.expect("shell is back")
+	s.types("fg\n")
+	time.Sleep(300 * time.Millisecond)
+	s.types("\x03")
+	s.expect("interrupt")
+	s.types("\x1c") // Ctrl-\
+	s.expect("outer> ")
+	s.types("echo status $?\n")
+	s.expect("status 131")
+
+	// A read-eval-print loop reads the terminal from its first moment.
+	s.types(launch + "/usr/bin/python3 -q\n")
+	s.expect(">>> ")
+	s.types("print(6*7)\n")
+	s.expect("42")
+	s.expect(">>> ")
+	s.types("\x03")
+	s.expect("KeyboardInterrupt")
+	s.expect(">>> ")
+	s.types("exit(4)\n")
+	s.expect("outer> ")
+	s.types("echo status $?\n")
+	s.expect("status 4")
+
+	// A shell inside does its own job control.
+	s.types(launch + "/bin/bash --norc --noprofile --noediting -i\n")
+	s.expect("$ ")
+	s.types("sleep 100\n")
+	time.Sleep(300 * time.Millisecond)
+	s.types("\x1a")
+	s.expect("Stopped")
+	s.types("kill -9 %1; wait; echo in''side\n")
+	s.expect("inside")
+	s.types("exit 6\n")
+	s.expect("outer> ")
+	s.types("echo status $?\n")
+	s.expect("status 6")
+
+	// In a pipeline the pager keeps the terminal; the program gets it by reading it.
+	s.types(launch + "/bin/echo through the pipe | /bin/cat\n")
+	s.expect("through the pipe")
+	s.expect("outer> ")
+	s.types(launch + "/bin/cat | /usr/bin/tr a-z A-Z\n")
+	time.Sleep(300 * time.Millisecond)
+	s.types("typed\n")
+	s.expect("TYPED")
+	s.types("\x04")
+	s.expect("outer> ")
+}
