@@ -141,6 +141,15 @@ func readHeaders(fsys disk.FS, vault string) ([]*Header, error) {
 	return nil, errs[0]
 }
 
+// ReadHeader returns the newest header of the vault that can be parsed, without a key: nothing of it is authenticated.
+func ReadHeader(fsys disk.FS, vault string) (*Header, error) {
+	found, err := readHeaders(fsys, vault)
+	if err != nil {
+		return nil, err
+	}
+	return found[0], nil
+}
+
 // Unlocked is a vault whose header opened and authenticated: what Open and the key commands start from.
 type Unlocked struct {
 	Path   string

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -380,8 +381,11 @@ func (p *pair) step(draw draw) error {
 	return nil
 }
 
-// same returns an error when two values differ as they print.
+// same returns an error when two values differ, also as they print: no entries are no entries, nil or not.
 func same(what string, got, want any) error {
+	if reflect.DeepEqual(got, want) {
+		return nil
+	}
 	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
 		return fmt.Errorf("%s: %.500s, want %.500s", what, g, w)
 	}
