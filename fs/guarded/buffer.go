@@ -55,8 +55,8 @@ func newSlabBuffer(size int) (*Buffer, error) {
 	return &Buffer{data: s.data, slab: s}, nil
 }
 
-// newSecretBuffer maps a memfd_secret between two inaccessible pages. The
-// descriptor is closed again: the mapping keeps the memory.
+// newSecretBuffer makes a Buffer of memfd_secret(2) memory. The kernel locks it,
+// keeps it out of core dumps and zeroes it when it is freed.
 func newSecretBuffer(size int) (*Buffer, error) {
 	locking.Lock()
 	defer locking.Unlock()
@@ -64,7 +64,12 @@ func newSecretBuffer(size int) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) // the mapping keeps the memory
+	return mapBuffer(fd, size)
+}
+
+// mapBuffer maps an empty memory file between two inaccessible pages.
+func mapBuffer(fd, size int) (*Buffer, error) {
 	page := os.Getpagesize()
 	inner := roundUp(size, page)
 	if err := unix.Ftruncate(fd, int64(inner)); err != nil {
@@ -75,8 +80,6 @@ func newSecretBuffer(size int) (*Buffer, error) {
 	if err != nil {
 		return nil, err
 	}
-	// MAP_SHARED is the only kind there is. The kernel locks the pages, keeps
-	// them out of core dumps and zeroes them when they are freed.
 	data, err := unix.MmapPtr(fd, 0, unsafe.Add(start, page), uintptr(inner), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_FIXED)
 	if err != nil {
 		unix.MunmapPtr(start, length)

@@ -213,6 +213,43 @@ func TestCacheLoadFails(t *testing.T) {
 	}
 }
 
+// TestCacheLoadsAgainAfterFailure: whoever asks after a load failed gets a new
+// one, also while an earlier request still has the failed block pinned.
+func TestCacheLoadsAgainAfterFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := map[uint64]chan struct{}{7: make(chan struct{}), 8: make(chan struct{})}
+		broken, loads := errors.New("broken"), 0
+		c := newTestCache(t, 64, func(number uint64, dst []byte) (int, error) {
+			<-gate[number]
+			if number == 7 {
+				if loads++; loads == 1 {
+					return 0, broken
+				}
+			}
+			return load(number, dst)
+		})
+		results := make(chan error, 2)
+		for _, numbers := range [][]uint64{{7}, {7, 8}} {
+			go func() {
+				pins, err := c.Acquire(nil, numbers, nil)
+				c.Release(pins)
+				results <- err
+			}()
+			synctest.Wait()
+		}
+		close(gate[7])
+		synctest.Wait()
+		if len(results) != 1 {
+			t.Fatalf("%d requests ended", len(results))
+		}
+		c.Release(mustAcquire(t, c, 7))
+		close(gate[8])
+		if e1, e2 := <-results, <-results; e1 != broken || e2 != broken || loads != 2 {
+			t.Errorf("%v, %v, %d loads", e1, e2, loads)
+		}
+	})
+}
+
 // TestCacheLoadsOnce has many ask for the same blocks at the same time.
 func TestCacheLoadsOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -298,6 +335,53 @@ func TestCacheQueue(t *testing.T) {
 		}
 		if s := c.Stats(); s.Pinned != 0 || s.Waits != 5 || len(c.queue) != 0 || c.idle != s.Cached {
 			t.Errorf("%+v, idle %d", s, c.idle)
+		}
+	})
+}
+
+// TestCacheQueueMovesOn: one release is enough for all whose requests it
+// satisfies, and when the first gives up the next has its turn.
+func TestCacheQueueMovesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newTestCache(t, 64, load)
+		var held [][]Pin
+		for n := uint64(0); n < uint64(c.pool.capacity); n += 4 {
+			held = append(held, mustAcquire(t, c, n, n+1, n+2, n+3))
+		}
+		got := make(chan []Pin, 4)
+		ask := func(cancel <-chan struct{}, numbers ...uint64) {
+			go func() {
+				pins, err := c.Acquire(cancel, numbers, nil)
+				if err != nil && err != ErrCanceled {
+					t.Error(err)
+				}
+				got <- pins
+			}()
+			synctest.Wait()
+		}
+		ask(nil, 100)
+		ask(nil, 101, 102)
+		c.Release(held[0])
+		synctest.Wait()
+		if len(got) != 2 {
+			t.Errorf("%d of two requests were served", len(got))
+		}
+		cancel := make(chan struct{})
+		ask(cancel, 200, 201, 202, 203) // one block is left
+		ask(nil, 300)
+		if len(got) != 2 {
+			t.Error("somebody was served out of turn")
+		}
+		close(cancel)
+		synctest.Wait()
+		if len(got) != 4 {
+			t.Error("the next was not served when the first gave up")
+		}
+		for range len(got) {
+			c.Release(<-got)
+		}
+		for _, h := range held {
+			c.Release(h)
 		}
 	})
 }

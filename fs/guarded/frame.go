@@ -37,7 +37,7 @@ var errPanicked = errors.New("loading a block into guarded memory ended in a pan
 func (c *Cache) pin(f *frame) {
 	if f.pins == 0 {
 		c.pinned++
-		if f.state == valid && f.indexed {
+		if f.state == valid {
 			c.idle--
 		}
 	}
@@ -157,10 +157,6 @@ func (c *Cache) fill(f *frame) error {
 
 	n, err := 0, errPanicked
 	defer func() {
-		if err != nil {
-			f.wipe() // of what the loader may have left, before anybody else has it
-			n = 0
-		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.finish(f, n, err)
@@ -224,8 +220,7 @@ func (c *Cache) drained() {
 		return
 	}
 	for _, f := range c.clock {
-		f.wipe()
-		c.pool.put(f.data)
+		c.pool.put(f.data) // wipes
 		f.data = nil
 	}
 	clear(c.index)
