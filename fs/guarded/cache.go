@@ -79,9 +79,7 @@ func NewCache(pool *Pool, load Loader) *Cache {
 	return &Cache{
 		pool:  pool,
 		load:  load,
-		index: make(map[uint64]*frame, pool.capacity),
-		clock: make([]*frame, 0, pool.capacity),
-		spare: make([]*frame, 0, pool.capacity),
+		index: make(map[uint64]*frame),
 		drain: make(chan struct{}),
 	}
 }
