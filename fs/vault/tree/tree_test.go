@@ -135,6 +135,33 @@ func TestPutRefuses(t *testing.T) {
 	}
 }
 
+func TestLinkRefuses(t *testing.T) {
+	tree := newTree(t)
+	must(t, tree.Put(Attr{Ino: 2, Mode: typeFile}))
+	for name, want := range map[string]error{
+		"": ErrInvalid, ".": ErrInvalid, "..": ErrInvalid, "/": ErrInvalid, "a/b": ErrInvalid, "a\x00": ErrInvalid, "\x00": ErrInvalid,
+		strings.Repeat("n", 256): ErrNameTooLong,
+		"...":                    nil, " ": nil, "\xff": nil, strings.Repeat("n", 255): nil,
+	} {
+		if err := tree.Link(Root, name, 2); err != want {
+			t.Errorf("%q: %v, want %v", name, err, want)
+		}
+	}
+	// An orphan 3 with 4 and 5 below it: each link that would close a cycle.
+	for ino := Ino(3); ino <= 5; ino++ {
+		must(t, tree.Put(Attr{Ino: ino, Mode: typeDir}))
+	}
+	must(t, tree.Link(3, "d", 4), tree.Link(4, "d", 5))
+	for _, c := range []struct {
+		dir, ino Ino
+		want     error
+	}{{3, 3, ErrInvalid}, {4, 3, ErrInvalid}, {5, 3, ErrInvalid}, {5, 1, ErrInvalid}, {1, 1, ErrInvalid}, {1, 4, ErrIsDir}, {1, 3, nil}, {1, 3, ErrIsDir}} {
+		if err := tree.Link(c.dir, fmt.Sprint(c.ino, c.want), c.ino); err != c.want {
+			t.Errorf("%d into %d: %v, want %v", c.ino, c.dir, err, c.want)
+		}
+	}
+}
+
 // TestHugeNumbers: the cost of a number, an offset or a size does not grow with its value.
 func TestHugeNumbers(t *testing.T) {
 	tree := newTree(t)
@@ -298,7 +325,7 @@ func TestFull(t *testing.T) {
 		t.Errorf("SetXattr whose value fits and whose name does not: %v", err)
 	}
 	must(t, checkTree(tree), tree.Clear(2, 10, 10))
-	for _, off := range []uint64{30, 20, 15} { // inside an extent, from its start, from before it
+	for _, off := range []uint64{30, 20, 15, 11} { // inside an extent, from its start, from before it, its first byte
 		if err := tree.Clear(2, off, 10); err != ErrFull {
 			t.Errorf("Clear from %d: %v", off, err)
 		}
