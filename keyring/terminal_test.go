@@ -19,6 +19,7 @@ type pty struct {
 	t      *testing.T
 	master *os.File
 	slave  *os.File
+	before unix.Termios // the terminal's modes before the child was started
 	cmd    *exec.Cmd
 	stdout bytes.Buffer
 
@@ -63,6 +64,7 @@ func startOnPTY(t *testing.T, cmd *exec.Cmd) *pty {
 	t.Helper()
 	p := &pty{t: t, cmd: cmd}
 	p.master, p.slave = openPTY(t)
+	p.before = p.modes()
 	cmd.ExtraFiles = []*os.File{p.slave}
 	cmd.Stdout = &p.stdout
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 3}
@@ -159,7 +161,6 @@ var askingSource = Source{FD: -1}
 
 func TestPrompt(t *testing.T) {
 	p := startOnPTY(t, childCommand(t, "read", askingSource))
-	before := p.modes()
 	p.expect(`passkey for "v": `)
 	if p.echoes() {
 		t.Error("echo is on at the prompt")
@@ -168,8 +169,8 @@ func TestPrompt(t *testing.T) {
 	if got := p.outcome().passphrase(t); got != "wrong secret" {
 		t.Errorf("got %q", got)
 	}
-	if p.modes() != before {
-		t.Errorf("modes %+v, before %+v", p.modes(), before)
+	if p.modes() != p.before {
+		t.Errorf("modes %+v, before %+v", p.modes(), p.before)
 	}
 	if shown := p.shown(); shown != "passkey for \"v\": \r\n" {
 		t.Errorf("the terminal shows %q", shown)
@@ -232,7 +233,6 @@ func TestPromptSignals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := startOnPTY(t, childCommand(t, "read", askingSource))
-			before := p.modes()
 			p.expect(`: `)
 			if p.echoes() {
 				t.Fatal("echo is on at the prompt")
@@ -244,8 +244,8 @@ func TestPromptSignals(t *testing.T) {
 			if o.ErrorType != "*keyring.InterruptedError" || !strings.Contains(o.Error, c.want) {
 				t.Errorf("%+v", o)
 			}
-			if p.modes() != before {
-				t.Errorf("modes %+v, before %+v", p.modes(), before)
+			if p.modes() != p.before {
+				t.Errorf("modes %+v, before %+v", p.modes(), p.before)
 			}
 			if rest := p.unread(); rest != "\n" {
 				t.Errorf("%q is left for the shell", rest)
@@ -360,7 +360,6 @@ func TestNewPrompt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := startOnPTY(t, childCommand(t, "read-new", NewSource{FD: -1}))
-			before := p.modes()
 			for _, s := range c.steps {
 				p.expect(s.expect)
 				if p.echoes() {
@@ -383,8 +382,8 @@ func TestNewPrompt(t *testing.T) {
 					t.Errorf("%+v", o)
 				}
 			}
-			if p.modes() != before {
-				t.Errorf("modes %+v, before %+v", p.modes(), before)
+			if p.modes() != p.before {
+				t.Errorf("modes %+v, before %+v", p.modes(), p.before)
 			}
 		})
 	}
