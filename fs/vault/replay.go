@@ -193,6 +193,12 @@ func apply(t *tree.Tree, typ record.Type, p []byte) error {
 			return err
 		}
 		return t.Unlink(dir, name)
+	case record.Rename:
+		dir, name, newDir, newName, err := record.ParseRename(p)
+		if err != nil {
+			return err
+		}
+		return t.Rename(dir, name, newDir, newName)
 	case record.SetXattr:
 		ino, name, value, err := record.ParseSetXattr(p)
 		if err != nil {

@@ -82,6 +82,12 @@ func (s *Session) Unlink(dir Ino, name string) error {
 	return s.change(record.AppendUnlink(s.buf[:0], dir, name))
 }
 
+// Rename moves a name, and a directory with all below it, to a name that is not taken.
+func (s *Session) Rename(dir Ino, name string, newDir Ino, newName string) error {
+	defer s.lock()()
+	return s.change(record.AppendRename(s.buf[:0], dir, name, newDir, newName))
+}
+
 // Free forgets an inode without names.
 func (s *Session) Free(ino Ino) error {
 	defer s.lock()()

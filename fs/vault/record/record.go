@@ -1,6 +1,5 @@
 // Package record holds the codec of the vault's record stream: what a change is made of. Every record sets a state instead of
-// describing an operation (a rename is an unlink and a link in one commit), so that replay needs no history and each type has
-// one meaning. docs/FORMAT.md, "Records", is the specification; decoding is strict, and what would encode differently is
+// describing an operation, as far as it can, so that replay needs no history and each type has one meaning. docs/FORMAT.md, "Records", is the specification; decoding is strict, and what would encode differently is
 // refused, so that there is exactly one byte string for each record.
 //
 // The package knows neither blocks nor keys nor files.
@@ -31,6 +30,7 @@ const (
 	Clear        Type = 10
 	Free         Type = 11
 	Piece        Type = 12
+	Rename       Type = 13
 	pieceTypes   Type = 32 // those from here on stand only inside a checkpoint's pieces
 	State        Type = 32
 	Extent       Type = 33
@@ -87,7 +87,7 @@ func ParseHeader(b []byte, inPiece bool) (Header, error) {
 		return Header{}, malformed("type %d with %d bytes", h.Type, h.Length)
 	case inPiece && (h.Type >= pieceTypes && h.Type < firstInvalid || h.Type == Inode || h.Type == Target || h.Type == Link || h.Type == SetXattr):
 		return h, nil
-	case !inPiece && h.Type > Pad && h.Type <= Piece:
+	case !inPiece && h.Type > Pad && h.Type <= Rename:
 		return h, nil
 	}
 	return Header{}, malformed("type %d", h.Type)
@@ -211,6 +211,30 @@ func ParseLink(p []byte) (dir tree.Ino, name string, ino tree.Ino, err error) {
 // AppendUnlink appends an Unlink record: dir has no such name any more.
 func AppendUnlink(b []byte, dir tree.Ino, name string) []byte {
 	return appendNamed(b, Unlink, dir, name)
+}
+
+// AppendRename appends a Rename record: what name in dir is, is newName in newDir from now on.
+func AppendRename(b []byte, dir tree.Ino, name string, newDir tree.Ino, newName string) []byte {
+	b = AppendHeader(b, Rename, 18+len(name)+len(newName))
+	b = binary.LittleEndian.AppendUint64(b, uint64(dir))
+	b = binary.LittleEndian.AppendUint64(b, uint64(newDir))
+	b = binary.LittleEndian.AppendUint16(b, uint16(len(name)))
+	b = append(b, name...)
+	return append(b, newName...)
+}
+
+// ParseRename decodes a Rename's payload.
+func ParseRename(p []byte) (dir tree.Ino, name string, newDir tree.Ino, newName string, err error) {
+	if len(p) < 18 {
+		return 0, "", 0, "", malformed("rename of %d bytes", len(p))
+	}
+	d := decoder{p}
+	dir, newDir = tree.Ino(d.u64()), tree.Ino(d.u64())
+	n := int(d.u16())
+	if n > len(d.b) {
+		return 0, "", 0, "", malformed("rename whose name has %d bytes of %d", n, len(d.b))
+	}
+	return dir, string(d.b[:n]), newDir, string(d.b[n:]), nil
 }
 
 // AppendRemoveXattr appends a RemoveXattr record.

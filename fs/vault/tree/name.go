@@ -126,15 +126,26 @@ func (t *Tree) checkDirLink(dir, child uint32, n *inode) error {
 		return ErrInvalid
 	case n.up != 0:
 		return ErrIsDir
-	case n.links == 0:
-		return nil // nothing can be below it, so dir is not: building a deep tree downwards climbs nowhere
-	}
-	for up := t.inodes.at(dir).up; up != 0; up = t.inodes.at(t.dirents.at(up).dir).up {
-		if t.dirents.at(up).dir == child {
-			return ErrInvalid
-		}
+	case t.isBelow(dir, child):
+		return ErrInvalid
 	}
 	return nil
+}
+
+// isBelow says whether a directory is another one or somewhere below it.
+func (t *Tree) isBelow(dir, top uint32) bool {
+	if dir == top {
+		return true
+	}
+	if t.inodes.at(top).links == 0 {
+		return false // nothing can be below it: building a deep tree downwards climbs nowhere
+	}
+	for up := t.inodes.at(dir).up; up != 0; up = t.inodes.at(t.dirents.at(up).dir).up {
+		if t.dirents.at(up).dir == top {
+			return true
+		}
+	}
+	return false
 }
 
 // Unlink takes a name out of a directory; what it named stays, as an orphan when this was its last name. ErrNotEmpty:
@@ -168,6 +179,60 @@ func (t *Tree) Unlink(dir Ino, name string) error {
 	t.bytes.releaseName(e.name)
 	*e = dirent{}
 	t.order.slots.give(i)
+	return nil
+}
+
+// Rename takes a name out of a directory and gives what it named a new one, which is not taken; a directory goes with all
+// below it. Errors are those of Unlink and Link, but that a directory may have entries; ErrInvalid: it would be below itself.
+// Afterwards the name has a new cookie, as if it had been linked last.
+func (t *Tree) Rename(dir Ino, name string, newDir Ino, newName string) error {
+	if err := checkName(newName); err != nil {
+		return err
+	}
+	d, dn, err := t.findDir(dir)
+	if err != nil {
+		return err
+	}
+	to, ton, err := t.findDir(newDir)
+	if err != nil {
+		return err
+	}
+	if len(name) > MaxName {
+		return ErrNameTooLong
+	}
+	oldHash, newHash := t.hashName(d, name), t.hashName(to, newName)
+	i, e := t.findName(d, name, oldHash)
+	if e == nil {
+		return ErrNotFound
+	}
+	if _, taken := t.findName(to, newName, newHash); taken != nil {
+		return ErrExists
+	}
+	isDir := t.inodes.at(e.inode).isDir()
+	if isDir && t.isBelow(to, e.inode) {
+		return ErrInvalid
+	}
+	if ton.extra >= math.MaxInt64 {
+		return ErrFull
+	}
+	ref, ok := t.bytes.allocName(newName)
+	if !ok {
+		return ErrFull
+	}
+	t.byName.remove(i, oldHash, t.nextName)
+	t.order.remove(&dn.body, t.order.nodes.at(i).key)
+	t.bytes.releaseName(e.name)
+	dn.size--
+	ton.size++
+	if isDir {
+		dn.links--
+		ton.links++
+	}
+	ton.extra = max(ton.extra+1, firstCookie)
+	*t.order.nodes.at(i) = node{key: ton.extra}
+	*e = dirent{hash: uint32(newHash), dir: to, inode: e.inode, name: ref}
+	t.order.insert(&ton.body, i)
+	t.byName.add(i, newHash, t.nextName, t.hashOfName)
 	return nil
 }
 
