@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"encfsrun/fs/guarded"
 )
 
 // Tests that need another process (a terminal, another user, a helper that
@@ -36,6 +38,7 @@ func init() {
 	children = map[string]func(){
 		"read":        func() { childRead(false) },
 		"read-panic":  func() { childRead(true) },
+		"hardened":    func() { guarded.Harden(); childRead(false) },
 		"read-new":    childReadNew,
 		"shell":       childShell,
 		"read-only":   childReadOnlyMount,

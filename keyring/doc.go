@@ -21,6 +21,11 @@
 // goroutines as long as none of them is destroyed meanwhile; only one prompt
 // may be on the terminal at a time.
 //
+// What can't be avoided: the kernel's buffers of a pipe or a terminal held the
+// passkey for a moment; the states of SHA-256 and AES stay in the heap until a
+// collection, and are erased then only if the binary was built with
+// GOEXPERIMENT=runtimesecret.
+//
 // The package knows nothing of vault files: the caller stores the slots and
 // authenticates them with a key derived from the master key.
 package keyring

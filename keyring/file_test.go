@@ -25,13 +25,50 @@ func users() []int {
 	return []int{os.Getuid()}
 }
 
-func asUser(t *testing.T, uid int, s Source) outcome {
-	t.Helper()
-	cmd := withoutTerminal(childCommand(t, "read", s))
+// asUser makes a child run as another user.
+func asUser(uid int, cmd *exec.Cmd) *exec.Cmd {
 	if uid != os.Getuid() {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}
 	}
-	return runChild(t, cmd)
+	return cmd
+}
+
+func readAs(t *testing.T, uid int, s Source) outcome {
+	t.Helper()
+	return runChild(t, asUser(uid, withoutTerminal(childCommand(t, "read", s))))
+}
+
+// TestHardenedReader: a process that is not dumpable, whose /proc/self is
+// root's, can read every kind of source too.
+func TestHardenedReader(t *testing.T) {
+	dir := diskDir(t)
+	for _, uid := range users() {
+		path := writeFile(t, filepath.Join(dir, CredentialName), "secret\n", 0o644)
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		fmt.Fprint(w, "secret\n")
+		w.Close()
+		for _, s := range []Source{
+			{FD: -1, File: "/dev/fd/3"},
+			{FD: -1, File: path, CredentialsDir: dir},
+			{FD: -1, CredentialsDir: dir},
+			{FD: -1, Command: "echo secret"},
+		} {
+			cmd := asUser(uid, withoutTerminal(childCommand(t, "hardened", s)))
+			if s.File == "/dev/fd/3" {
+				cmd.ExtraFiles = []*os.File{r}
+				if err := r.Chown(uid, uid); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if o := runChild(t, cmd); o.ErrorType != "" || o.passphrase(t) != "secret" {
+				t.Errorf("uid %d, %+v: %+v", uid, s, o)
+			}
+		}
+	}
 }
 
 // TestFilePermissions is the matrix of modes, places and users.
@@ -70,7 +107,7 @@ func TestFilePermissions(t *testing.T) {
 					if err := os.Chown(path, uid, uid); err != nil {
 						t.Fatal(err)
 					}
-					o := asUser(t, uid, Source{FD: -1, File: path, CredentialsDir: place.credentials})
+					o := readAs(t, uid, Source{FD: -1, File: path, CredentialsDir: place.credentials})
 					if private || place.exempt {
 						if got := o.passphrase(t); got != "secret" {
 							t.Errorf("got %q", got)
@@ -91,7 +128,7 @@ func TestFileOfOthers(t *testing.T) {
 	dir := diskDir(t)
 	path := writeFile(t, filepath.Join(dir, "key"), "secret\n", 0o600)
 	for _, uid := range users() {
-		o := asUser(t, uid, Source{FD: -1, File: path})
+		o := readAs(t, uid, Source{FD: -1, File: path})
 		if uid == os.Getuid() {
 			if got := o.passphrase(t); got != "secret" {
 				t.Errorf("owner got %q", got)
@@ -233,19 +270,6 @@ func TestFileKinds(t *testing.T) {
 	})
 }
 
-func expectPassphrase(t *testing.T, s Source, want string) {
-	t.Helper()
-	passkey, err := s.Read(t.Context(), "v")
-	if err != nil {
-		t.Error(err)
-		return
-	}
-	defer passkey.Destroy()
-	if got := string(passkey.Passphrase().Bytes()); got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 // TestProcessSubstitution uses a real shell's <(…).
 func TestProcessSubstitution(t *testing.T) {
 	child := childCommand(t, "read", nil)
@@ -327,146 +351,5 @@ func TestDescriptor(t *testing.T) {
 	cmd := withoutTerminal(childCommand(t, "read", Source{FD: 77}))
 	if o := runChild(t, cmd); o.ErrorType != "*keyring.PasskeyError" || !strings.Contains(o.Error, "--passkey-fd 77") {
 		t.Errorf("a descriptor that is not open: %+v", o)
-	}
-}
-
-// TestSourceOrder: each source counts only when none before it is set.
-func TestSourceOrder(t *testing.T) {
-	dir := diskDir(t)
-	file := writeFile(t, filepath.Join(dir, "file"), "from the file", 0o600)
-	env := writeFile(t, filepath.Join(dir, "env"), "from the environment", 0o600)
-	writeFile(t, filepath.Join(dir, CredentialName), "from the credential", 0o600)
-	empty := t.TempDir()
-	for _, c := range []struct {
-		name string
-		s    Source
-		want string
-	}{
-		{"file first", Source{FD: -1, File: file, EnvFile: env, CredentialsDir: dir}, "from the file"},
-		{"command first", Source{FD: -1, Command: "echo from a command", EnvFile: env, CredentialsDir: dir}, "from a command"},
-		{"environment", Source{FD: -1, EnvFile: env, CredentialsDir: dir}, "from the environment"},
-		{"credential", Source{FD: -1, CredentialsDir: dir}, "from the credential"},
-	} {
-		t.Run(c.name, func(t *testing.T) { expectPassphrase(t, c.s, c.want) })
-	}
-	for _, c := range []struct {
-		name, errorType string
-		s               Source
-	}{
-		{"nothing", "*keyring.NoTerminalError", Source{FD: -1}},
-		{"credentials without ours", "*keyring.NoTerminalError", Source{FD: -1, CredentialsDir: empty}},
-		{"environment names a missing file", "*keyring.PasskeyError", Source{FD: -1, EnvFile: empty + "/x", CredentialsDir: dir}},
-		{"file and command", "*keyring.UsageError", Source{FD: -1, File: file, Command: "echo x"}},
-		{"descriptor and file", "*keyring.UsageError", Source{FD: 0, File: file}},
-		{"descriptor and command", "*keyring.UsageError", Source{FD: 5, Command: "echo x"}},
-		{"standard output", "*keyring.UsageError", Source{FD: 1}},
-		{"quote not closed", "*keyring.UsageError", Source{FD: -1, Command: "echo 'x"}},
-	} {
-		// With a passphrase on standard input, which nobody asked for.
-		cmd := withoutTerminal(childCommand(t, "read", c.s))
-		cmd.Stdin = strings.NewReader("from standard input\n")
-		o := runChild(t, cmd)
-		if o.ErrorType != c.errorType {
-			t.Errorf("%s: %+v", c.name, o)
-		}
-		if c.errorType == "*keyring.NoTerminalError" {
-			for _, other := range []string{"--passkey-file", "--passkey-fd", "--passkey-command", "$ENCFSRUN_PASSKEY_FILE", "$CREDENTIALS_DIRECTORY/encfsrun.passkey"} {
-				if !strings.Contains(o.Error, other) {
-					t.Errorf("%s: %q lacks %s", c.name, o.Error, other)
-				}
-			}
-		}
-	}
-}
-
-// TestNewSourceFromFile: a new passphrase may be 32 bytes of text, not a
-// machine key.
-func TestNewSourceFromFile(t *testing.T) {
-	dir := diskDir(t)
-	for _, c := range []struct{ name, content, want string }{
-		{"line", "secret\n", "secret"},
-		{"32 bytes of text", strings.Repeat("é", 16), strings.Repeat("é", 16)},
-		{"32 bytes with NUL", strings.Repeat("a\x00", 16), ""},
-		{"32 random bytes without NUL", strings.Repeat("\xfe\x80", 16), ""},
-		{"32 bytes with a control character", strings.Repeat("a\x1b", 16), ""},
-		{"empty", "", ""},
-	} {
-		path := writeFile(t, filepath.Join(dir, "key"), c.content, 0o600)
-		passkey, generated, err := NewSource{FD: -1, File: path}.Read(t.Context(), "v")
-		if c.want == "" {
-			var refused *PasskeyError
-			if !errors.As(err, &refused) {
-				t.Errorf("%s: %v", c.name, err)
-			}
-			continue
-		}
-		if err != nil {
-			t.Errorf("%s: %v", c.name, err)
-			continue
-		}
-		if string(passkey.Passphrase().Bytes()) != c.want || passkey.MachineKey() != nil || generated {
-			t.Errorf("%s: %q", c.name, passkey.Passphrase().Bytes())
-		}
-		passkey.Destroy()
-	}
-	if err := (NewSource{FD: 3, File: "x"}).Validate(); err == nil || !strings.Contains(err.Error(), "--new-passkey-fd and --new-passkey-file") {
-		t.Errorf("got %v", err)
-	}
-}
-
-func TestMachineKeyFile(t *testing.T) {
-	dir := diskDir(t)
-	path := filepath.Join(dir, "machine.key")
-	old := syscall.Umask(0)
-	made, err := GenerateMachineKey(path)
-	syscall.Umask(old)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer made.Destroy()
-	st, err := os.Stat(path)
-	if err != nil || st.Mode() != 0o600 || st.Size() != MachineKeySize {
-		t.Fatalf("%v, %v", st, err)
-	}
-	read, err := ReadMachineKey(t.Context(), path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer read.Destroy()
-	if string(read.MachineKey().Bytes()) != string(made.MachineKey().Bytes()) || read.Passphrase() != nil {
-		t.Error("another key came back")
-	}
-	before, _ := os.ReadFile(path)
-	if _, err := GenerateMachineKey(path); !errors.Is(err, os.ErrExist) {
-		t.Errorf("overwriting: %v", err)
-	}
-	if after, _ := os.ReadFile(path); string(after) != string(before) {
-		t.Error("the key was overwritten")
-	}
-	dangling := filepath.Join(dir, "link")
-	if err := os.Symlink(filepath.Join(dir, "target"), dangling); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := GenerateMachineKey(dangling); !errors.Is(err, os.ErrExist) {
-		t.Errorf("through a link: %v", err)
-	}
-	if _, err := GenerateMachineKey(filepath.Join(dir, "none", "key")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("in a missing directory: %v", err)
-	}
-	for _, c := range []struct{ content, errorType string }{
-		{"a passphrase\n", "*keyring.PasskeyError"},
-		{"", "*keyring.PasskeyError"},
-		{strings.Repeat("x", 33), "*keyring.PasskeyError"},
-	} {
-		bad := writeFile(t, filepath.Join(dir, "bad"), c.content, 0o600)
-		if _, err := ReadMachineKey(t.Context(), bad, ""); fmt.Sprintf("%T", err) != c.errorType {
-			t.Errorf("%q: %v", c.content, err)
-		}
-	}
-	if err := os.Chmod(path, 0o640); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadMachineKey(t.Context(), path, ""); fmt.Sprintf("%T", err) != "*keyring.UnsafeFileError" {
-		t.Errorf("readable by the group: %v", err)
 	}
 }

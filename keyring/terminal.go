@@ -36,9 +36,10 @@ type terminal struct {
 	quit    chan struct{} // closed to end the handling of signals
 	done    chan struct{} // closed when it has ended
 
-	mu     sync.Mutex // over what follows, and the modes of the terminal
-	saved  unix.Termios
-	prompt string // to be shown again after a stop
+	mu       sync.Mutex // over what follows, and the modes of the terminal
+	saved    unix.Termios
+	prompt   string // to be shown again after a stop
+	answered bool   // the last prompt got its line
 }
 
 // openTerminal turns echo off. others are the sources to name in the
@@ -72,7 +73,7 @@ func (t *terminal) close() {
 	<-t.done
 	signal.Stop(t.signals)
 	t.mu.Lock()
-	if t.ctx.Err() != nil {
+	if !t.answered {
 		// Part of a secret may wait to be read: the shell must not get and echo it.
 		_ = unix.IoctlSetInt(t.fd, unix.TCFLSH, unix.TCIFLUSH)
 	}
@@ -134,14 +135,14 @@ func (t *terminal) resume() {
 // length without its newline.
 func (t *terminal) ask(prompt string, line []byte) (int, error) {
 	t.mu.Lock()
-	t.prompt = prompt
+	t.prompt, t.answered = prompt, false
 	t.write(prompt)
 	t.mu.Unlock()
 	n, err := t.readLine(line)
 	t.mu.Lock()
-	t.prompt = ""
+	defer t.mu.Unlock()
+	t.prompt, t.answered = "", err == nil
 	t.write("\n") // the one that was typed was not echoed
-	t.mu.Unlock()
 	return n, err
 }
 

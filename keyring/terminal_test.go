@@ -265,12 +265,17 @@ func TestPromptPanic(t *testing.T) {
 	if p.echoes() {
 		t.Fatal("echo is on at the prompt")
 	}
+	p.enter("half a sec")
+	time.Sleep(10 * time.Millisecond)
 	in.Close()
 	if o := p.outcome(); o.Error != "as announced" {
 		t.Errorf("%+v", o)
 	}
 	if !p.echoes() {
 		t.Error("echo is off")
+	}
+	if rest := p.unread(); rest != "\n" {
+		t.Errorf("%q is left for the shell", rest)
 	}
 }
 
