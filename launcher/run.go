@@ -67,8 +67,9 @@ type run struct {
 	conn       *wire.Conn
 	process    *os.Process // PID 1
 
-	attaching chan error // the outcome of Attach; nil until it was called
-	started   bool
+	attaching chan error       // the outcome of Attach; nil until it was called
+	going     bool             // PID 1 was told to go on
+	started   bool             // the program was executed
 	stop      <-chan time.Time // when to stop being patient; nil while nobody asked for the end
 	status    Status
 	settled   bool  // the status is known: PID 1 reported it, or the run was cut short
@@ -208,6 +209,7 @@ func (r *run) attached(err error) {
 	if r.terminal != nil {
 		r.terminal.given, r.terminal.wanted = front, front
 	}
+	r.going = true
 	r.say(message{Kind: sayGo, Foreground: front})
 }
 
@@ -252,9 +254,10 @@ func forwarded() []os.Signal {
 	return list
 }
 
-// signal passes a signal on.
+// signal passes a signal on. Before PID 1 was told to go on, one that asks for
+// the end ends the run; from then on PID 1 delivers it when the program is there.
 func (r *run) signal(s syscall.Signal) {
-	if !r.started {
+	if !r.going {
 		switch s {
 		case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
 			r.cut(s)
@@ -265,7 +268,10 @@ func (r *run) signal(s syscall.Signal) {
 		r.resume(r.terminal.inFront() && r.terminal.wanted)
 		return
 	}
-	if (s == unix.SIGINT || s == unix.SIGTERM) && r.stop == nil {
+	// A Ctrl-C of the moment before the program had the terminal is the
+	// program's business, as all later ones are.
+	early := s == unix.SIGINT && !r.started && r.terminal != nil && r.terminal.wanted
+	if (s == unix.SIGINT || s == unix.SIGTERM) && r.stop == nil && !early {
 		patience := r.o.StopTimeout
 		if patience == 0 {
 			patience = DefaultStopTimeout

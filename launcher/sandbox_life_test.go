@@ -195,8 +195,10 @@ func testInvisible(t *testing.T) {
 	}
 }
 
-// testClosedToOthers looks at the sandbox from another user's process and, when
-// it is root's, from root's.
+// testClosedToOthers tries to read the tree from this process and from another
+// user's. For root and others the kernel refuses, because the mount's id is
+// not theirs; the same ordinary user gets as far as the file system, which sees
+// that the request comes from outside.
 func testClosedToOthers(t *testing.T) {
 	b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", "echo ready; exec sleep 60"}}, newMemory(), launcher.RunOptions{})
 	defer func() {
@@ -207,19 +209,21 @@ func testClosedToOthers(t *testing.T) {
 	if len(pids) != 2 {
 		t.Fatalf("processes %v", pids)
 	}
+	// PID 1 is not dumpable: its descriptors are closed.
 	if os.Getuid() != 0 {
-		// PID 1 is not dumpable: not even the same user enters through it.
-		for _, name := range []string{"root", "cwd", "environ", "fd/0", "exe"} {
+		for _, name := range []string{"environ", "fd/0"} {
 			if _, err := os.Open(fmt.Sprintf("/proc/%d/%s", pids[0], name)); !errors.Is(err, unix.EACCES) {
 				t.Errorf("/proc/1/%s of the sandbox: %v", name, err)
 			}
 		}
-		return
 	}
 	for _, pid := range pids {
 		name := fmt.Sprintf("/proc/%d/root/app/file", pid)
 		if _, err := os.ReadFile(name); !errors.Is(err, unix.EACCES) {
-			t.Errorf("root reads %s: %v", name, err)
+			t.Errorf("this process reads %s: %v", name, err)
+		}
+		if os.Getuid() != 0 {
+			continue
 		}
 		other := exec.Command("/bin/cat", name)
 		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -323,7 +327,7 @@ func testHundredRuns(t *testing.T) {
 	if left := processes(t, os.Getpid()); len(left) != 1 {
 		t.Errorf("processes %v are left", left[1:])
 	}
-	if fds2, mounts2 := count(); fds2 != fds || mounts2 != mounts {
+	if fds2, mounts2 := count(); fds2 > fds || mounts2 != mounts {
 		t.Errorf("%d descriptors and %d mounts became %d and %d", fds, mounts, fds2, mounts2)
 	}
 }

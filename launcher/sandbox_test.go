@@ -42,6 +42,7 @@ var roles = map[string]func([]string) int{
 	"role-launch":      roleLaunch,
 	"role-loopback":    roleLoopback,
 	"role-dial":        roleDial,
+	"role-trap":        roleTrap,
 }
 
 // self is where this binary is found inside a sandbox.
@@ -74,8 +75,26 @@ func newServer(fd int, m launcher.Mounted) (*fuse.Server, error) {
 		root.AddChild("big", root.NewPersistentInode(ctx, big, fusefs.StableAttr{}), false)
 		root.AddChild("data", root.NewPersistentInode(ctx, &fusefs.Inode{}, fusefs.StableAttr{Mode: fuse.S_IFDIR}), false)
 	}
-	return fuse.NewServer(fusefs.NewNodeFS(root, options), fmt.Sprintf("/dev/fd/%d", fd),
+	return fuse.NewServer(insiders{fusefs.NewNodeFS(root, options)}, fmt.Sprintf("/dev/fd/%d", fd),
 		&fuse.MountOptions{MaxWrite: m.MaxRead, DisableXAttrs: true})
+}
+
+// insiders refuses what comes from outside the sandbox, as every Filesystem
+// must whose mount is Sandboxed.
+type insiders struct{ fuse.RawFileSystem }
+
+func (i insiders) Lookup(cancel <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if header.Pid == 0 {
+		return fuse.EACCES
+	}
+	return i.RawFileSystem.Lookup(cancel, header, name, out)
+}
+
+func (i insiders) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Pid == 0 {
+		return fuse.EACCES
+	}
+	return i.RawFileSystem.Open(cancel, in, out)
 }
 
 // memory is a Filesystem that serves tree from this process.
