@@ -241,6 +241,9 @@ type xattr struct {
 // xattrs returns the extended attributes of a name, sorted; of "" those of dir itself. There is no call for it that takes a
 // directory and a name before Linux 6.13, hence the way through /proc, which leads to the directory itself wherever it is now.
 func (s *source) xattrs(dir int, rel, name string) ([]xattr, error) {
+	if name == "" {
+		name = "."
+	}
 	path := procPath(dir, name)
 	list, err := sized(func(b []byte) (int, error) { return unix.Llistxattr(path, b) })
 	if errors.Is(err, unix.ENOTSUP) {
@@ -300,12 +303,13 @@ func sized(get func([]byte) (int, error)) ([]byte, error) {
 	return nil, err
 }
 
-// procPath is a path to a name in an open directory, or to the directory itself.
-func procPath(dir int, name string) string {
-	if name == "" {
-		name = "."
+// procPath is a path to a name in an open directory, or with "" to what is open itself.
+func procPath(fd int, name string) string {
+	path := "/proc/self/fd/" + strconv.Itoa(fd)
+	if name != "" {
+		path += "/" + name
 	}
-	return "/proc/self/fd/" + strconv.Itoa(dir) + "/" + name
+	return path
 }
 
 // retry calls f until no signal interrupts it.
