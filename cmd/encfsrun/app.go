@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
+)
+
+// app is one invocation of the command line.
+type app struct {
+	messages  *messages
+	stdout    io.Writer
+	stateDir  string // --state-dir
+	logFormat string // --log-format
+	disk      disk.FS
+}
+
+// execute runs the command line and returns the exit code.
+func execute(args []string) int {
+	a := &app{messages: newMessages(os.Stderr), stdout: os.Stdout, disk: disk.OS()}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stop := a.cancelOnSignal(cancel)
+	defer stop()
+	root := a.root()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if cause := context.Cause(ctx); err != nil && is[*signalError](cause) {
+		err = errors.Join(cause, err)
+		a.messages.fail(cause.Error(), "", exitCode(cause))
+		return exitCode(cause)
+	}
+	if err == nil {
+		return exitOK
+	}
+	var done *exitStatus
+	if errors.As(err, &done) {
+		return done.code
+	}
+	a.messages.error(err)
+	return exitCode(err)
+}
+
+// exitStatus ends the command with a code and without a message: what there was to say was said.
+type exitStatus struct{ code int }
+
+func (e *exitStatus) Error() string { return "ended" }
+
+// cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount
+// replace it by rules of their own.
+func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		select {
+		case s := <-signals:
+			cancel(&signalError{s.(syscall.Signal)})
+		case <-done:
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(done)
+	}
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "encfsrun COMMAND",
+		Short:         "run code out of an encrypted, authenticated vault",
+		Long:          rootLong,
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			switch a.logFormat {
+			case "text":
+			case "json":
+				a.messages.json = true
+			default:
+				return usagef("--log-format is text or json, not %q", a.logFormat)
+			}
+			return nil
+		},
+	}
+	root.SetOut(a.stdout)
+	root.SetErr(os.Stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v; see: %s --help", err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.stateDir, "state-dir", "", "where this machine remembers what it has seen of vaults (default $STATE_DIRECTORY, else $XDG_STATE_HOME/encfsrun)")
+	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results and errors only")
+	flags.StringVar(&a.logFormat, "log-format", "text", "messages as text or json")
+	root.AddCommand(
+		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.statusCommand(),
+		a.keyCommand(), a.checkCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
+	)
+	return root
+}
+
+const rootLong = `encfsrun runs code out of an encrypted, authenticated vault.
+
+  encfsrun pack ./app app.vault                  once, where the code is written
+  encfsrun run app.vault -- python3 main.py      where it runs
+
+Exit codes: 0 done; 1 other failure; 2 usage; 3 wrong passkey or no usable key slot; 4 not a vault, too new, or it can't be
+read; 5 busy; 6 integrity failure or rollback; 7 the machine lacks something needed (see doctor); 8 accepted writes could not
+be made durable; 128+n stopped by signal n. run: the program's own status, or 125 for a failure of encfsrun itself, 126 and 127
+for a program that can't be executed or found.`
+
+// exactArgs wants n arguments, and names them in its error.
+func exactArgs(names ...string) cobra.PositionalArgs { return rangeArgs(len(names), names...) }
+
+func rangeArgs(least int, names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return usagef("%s is missing; see: %s --help", names[len(args)], cmd.CommandPath())
+		case len(args) > len(names):
+			return usagef("unexpected argument %q; see: %s --help", args[len(names)], cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// harden protects this process before it holds a secret.
+func (a *app) harden() error { return guarded.Harden().Err() }
+
+// pins returns where this machine remembers vaults, or nil, said aloud, where it can't.
+func (a *app) pins() *vault.Pins {
+	dir, err := a.statePath()
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		a.messages.warn("no state directory (%v), so a vault that was rolled back can't be noticed; name one with --state-dir", err)
+		return nil
+	}
+	return vault.NewPins(a.disk, filepath.Join(dir, "pins"))
+}
+
+func (a *app) statePath() (string, error) {
+	if a.stateDir != "" {
+		return filepath.Abs(a.stateDir)
+	}
+	if dir := os.Getenv("STATE_DIRECTORY"); filepath.IsAbs(dir) {
+		return dir, nil
+	}
+	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "encfsrun"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(home, ".local", "state", "encfsrun"), nil
+}
+
+// printJSON prints a result.
+func (a *app) printJSON(result any) error {
+	e := json.NewEncoder(a.stdout)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(result)
+}

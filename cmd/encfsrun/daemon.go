@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"encfsrun/fs"
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/tree"
+	"encfsrun/launcher/wire"
+)
+
+// wireFD is the daemon's end of the connection to its launcher.
+const wireFD = 3
+
+// daemonMain is the whole life of a daemon: harden; read the configuration; ask for the passkey and open the vault; say ready;
+// take the descriptor of the mount and serve it until the kernel lets go; wipe; say so; end.
+//
+// Its launcher may go when it has what it waits for (a mount in the background), or die: the kernel lets go of a sandbox's mount
+// then too, so that the end is always the same.
+func daemonMain() int {
+	hardening := guarded.Harden() // before anything else: a secret may be on its way
+	conn, err := wire.FromFD(wireFD)
+	if err != nil {
+		newMessages(os.Stderr).fail("the daemon is started by encfsrun mount and run only", "", exitUsage)
+		return exitUsage
+	}
+	d := &daemon{conn: conn, app: &app{messages: newMessages(os.Stderr), disk: disk.OS()}}
+	defer conn.Close()
+	if err = hardening.Err(); err == nil {
+		err = d.live()
+	}
+	d.release()
+	report := finishedMessage{}
+	if err != nil {
+		report.Error = failureOf(err)
+	}
+	conn.Send(daemonMessage{Finished: &report}) // nobody may be there any more
+	return exitCode(err)
+}
+
+// daemon is the process that holds the keys and serves one mount.
+type daemon struct {
+	app      *app
+	conn     *wire.Conn
+	config   daemonConfig
+	unlocked *unlocked
+	vault    *vault.Vault
+	pool     *guarded.Pool
+	cache    *guarded.Cache
+	control  *controlServer
+}
+
+func (d *daemon) live() error {
+	files, err := d.conn.Receive(&d.config)
+	if err != nil {
+		return fmt.Errorf("read the daemon's configuration: %w", err)
+	}
+	d.app.messages.quiet, d.app.messages.json = d.config.Quiet, d.config.JSON
+	d.app.stateDir = d.config.StateDir
+	if d.config.Source.FD >= 0 {
+		if len(files) != 1 {
+			return errors.New("the descriptor of the passkey did not reach the daemon")
+		}
+		// Descriptors arrive under new numbers.
+		if d.config.Source.FD, err = unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, wireFD+1); err != nil {
+			return fmt.Errorf("take over the passkey's descriptor: %w", err)
+		}
+		files[0].Close()
+	}
+	if err := d.open(); err != nil {
+		return err
+	}
+	if err := d.separate(); err != nil {
+		return err
+	}
+	maxRead := fs.MaxRead(d.config.Budget)
+	if err := d.conn.Send(daemonMessage{Ready: &readyMessage{MaxRead: maxRead}}); err != nil {
+		return err
+	}
+	return d.serve()
+}
+
+// open asks for the passkey, opens the vault and takes the guarded memory. Ctrl-C at the prompt, and the end of the launcher,
+// end it.
+func (d *daemon) open() (err error) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	if d.unlocked, err = d.app.unlock(ctx, d.config.Vault, d.config.Source); err != nil {
+		return err
+	}
+	d.unlocked.Master.Destroy() // a mount needs no new slots
+	options, err := d.config.Open.options(d.app)
+	if err != nil {
+		return err
+	}
+	options.Pins = d.app.pins()
+	if d.vault, err = d.unlocked.Open(d.app.disk, options); err != nil {
+		return err
+	}
+	if d.config.Budget == 0 {
+		if d.config.Budget, err = guarded.DefaultBudget(false); err != nil {
+			return err
+		}
+	}
+	if d.pool, err = guarded.NewPool(vault.PlainSize, d.config.Budget); err != nil {
+		return err
+	}
+	d.cache = guarded.NewCache(d.pool, d.vault.LoadBlock)
+	return nil
+}
+
+// separate takes the daemon out of its launcher's session and working directory: signals of the terminal are the program's,
+// and SIGTERM is for the launcher to obey while it lives.
+func (d *daemon) separate() error {
+	signal.Ignore(syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGTSTP, syscall.SIGPIPE)
+	if _, err := unix.Setsid(); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: it leads a session already
+		return fmt.Errorf("start a session for the daemon: %w", err)
+	}
+	if err := os.Chdir("/"); err != nil {
+		return fmt.Errorf("leave the working directory: %w", err)
+	}
+	log.SetOutput(io.Discard) // go-fuse's own lines could hold names
+	return nil
+}
+
+func (d *daemon) serve() error {
+	var attach attachMessage
+	files, err := d.conn.Receive(&attach)
+	if errors.Is(err, io.EOF) {
+		return errors.New("the launcher ended before there was a mount")
+	}
+	if err != nil {
+		return err
+	}
+	if attach.Abandon {
+		return nil
+	}
+	if len(files) != 1 {
+		return errors.New("the mount's descriptor did not reach the daemon")
+	}
+	options := fs.Options{RefuseOutsiders: attach.Mounted.Sandboxed, OnIntegrity: d.damaged}
+	if attach.Mounted.Sandboxed || os.Getuid() != 0 {
+		options.Owner = &fs.Owner{UID: uint32(attach.Mounted.UID), GID: uint32(attach.Mounted.GID)}
+	}
+	system := fs.New(d.vault, d.cache, options)
+	server, err := fs.NewServer(files[0], system, attach.Mounted.MaxRead)
+	if err != nil {
+		return err
+	}
+	if err := d.startControl(attach, system); err != nil {
+		return err
+	}
+	served := make(chan struct{})
+	go func() { server.Serve(); close(served) }()
+	if err := d.conn.Send(daemonMessage{Serving: true}); err != nil {
+		return err
+	}
+	if attach.Background {
+		d.background(attach.Mounted.Dir, served)
+	}
+	<-served
+	return nil
+}
+
+// damaged tells the user of a file with a block that does not authenticate; the program got EIO.
+func (d *daemon) damaged(ino tree.Ino, err *vault.IntegrityError) {
+	d.app.messages.warn("a program was refused a damaged file (inode %d): %v", ino, err)
+}
+
+// release wipes all that was secret. Nobody is served any more.
+func (d *daemon) release() {
+	if d.control != nil {
+		d.control.close()
+	}
+	if d.cache != nil {
+		d.cache.Close()
+	}
+	if d.pool != nil {
+		d.pool.Close()
+	}
+	if d.vault != nil {
+		d.vault.Close()
+	}
+	if d.unlocked != nil {
+		d.unlocked.Close()
+	}
+}

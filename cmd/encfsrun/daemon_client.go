@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	"encfsrun/launcher"
+	"encfsrun/launcher/wire"
+)
+
+// daemonClient is a launcher's side of its daemon. It is the launcher.Filesystem of a run.
+type daemonClient struct {
+	cmd     *exec.Cmd
+	conn    *wire.Conn
+	maxRead int
+
+	serving  bool       // a mount was handed over
+	attached chan error // of that
+	done     chan struct{}
+	mu       sync.Mutex
+	finished *finishedMessage
+}
+
+// startDaemon starts a daemon for a vault and returns when it has the passkey and has opened the vault.
+func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, budget byteSize, name string) (*daemonClient, error) {
+	source, err := o.passkey.complete()
+	if err != nil {
+		return nil, err
+	}
+	config := daemonConfig{
+		Source: source, Open: o.openSettings, Budget: int64(budget), Name: name,
+		Quiet: a.messages.quiet, JSON: a.messages.json,
+	}
+	if _, err := config.Open.options(a); err != nil {
+		return nil, err
+	}
+	for _, p := range []struct {
+		to   *string
+		path string
+	}{{&config.Vault, vaultPath}, {&config.StateDir, a.stateDir}, {&config.Source.File, source.File}, {&config.Source.EnvFile, source.EnvFile}} {
+		if p.path == "" {
+			continue
+		}
+		if *p.to, err = filepath.Abs(p.path); err != nil {
+			return nil, err
+		}
+	}
+	d, err := spawnDaemon()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.configure(ctx, config); err != nil {
+		d.conn.Close()
+		d.cmd.Wait()
+		return nil, err
+	}
+	return d, nil
+}
+
+func spawnDaemon() (*daemonClient, error) {
+	conn, child, err := wire.Pair()
+	if err != nil {
+		return nil, fmt.Errorf("start the daemon: %w", err)
+	}
+	defer child.Close()
+	cmd := exec.Command("/proc/self/exe", daemonCommand)
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{child}
+	if err := cmd.Start(); err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("start the daemon: %w", err)
+	}
+	return &daemonClient{cmd: cmd, conn: conn, attached: make(chan error, 1), done: make(chan struct{})}, nil
+}
+
+// configure sends the configuration and waits until the vault is open.
+func (d *daemonClient) configure(ctx context.Context, config daemonConfig) error {
+	stop := context.AfterFunc(ctx, func() { d.conn.Close() }) // the daemon ends with the connection
+	defer stop()
+	var files []*os.File
+	if config.Source.FD >= 0 {
+		passkey := os.NewFile(uintptr(config.Source.FD), "passkey")
+		if passkey == nil {
+			return usagef("--passkey-fd %d is no open descriptor", config.Source.FD)
+		}
+		defer passkey.Close()
+		files = append(files, passkey)
+	}
+	if err := d.conn.Send(config, files...); err != nil {
+		if errors.Is(err, os.ErrInvalid) || config.Source.FD >= 0 {
+			return usagef("--passkey-fd %d can't be used: %v", config.Source.FD, err)
+		}
+		return err
+	}
+	var m daemonMessage
+	_, err := d.conn.Receive(&m)
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return d.died(err)
+	case m.Finished != nil && m.Finished.Error != nil:
+		return m.Finished.Error.err()
+	case m.Ready == nil:
+		return errors.New("the daemon said something unexpected")
+	}
+	d.maxRead = m.Ready.MaxRead
+	go d.listen()
+	return nil
+}
+
+func (d *daemonClient) died(err error) error {
+	if errors.Is(err, io.EOF) {
+		return errors.New("the daemon ended without a word; the kernel's log may say why (out of memory?)")
+	}
+	return fmt.Errorf("hear from the daemon: %w", err)
+}
+
+// listen takes in what the daemon says until it ends.
+func (d *daemonClient) listen() {
+	defer close(d.done)
+	for {
+		var m daemonMessage
+		if _, err := d.conn.Receive(&m); err != nil {
+			select {
+			case d.attached <- d.died(err):
+			default:
+			}
+			return
+		}
+		switch {
+		case m.Serving:
+			d.attached <- nil
+		case m.Finished != nil:
+			d.mu.Lock()
+			d.finished = m.Finished
+			d.mu.Unlock()
+			if m.Finished.Error != nil {
+				select {
+				case d.attached <- m.Finished.Error.err():
+				default:
+				}
+			}
+		}
+	}
+}
+
+// attach hands over the descriptor of a mount and returns when it is served.
+func (d *daemonClient) attach(fuse *os.File, m attachMessage) error {
+	if err := d.conn.Send(m, fuse); err != nil {
+		return err
+	}
+	d.serving = true
+	return <-d.attached
+}
+
+// Attach is launcher.Filesystem's, for the mount of a sandbox.
+func (d *daemonClient) Attach(fuse *os.File, m launcher.Mounted) error {
+	return d.attach(fuse, attachMessage{Mounted: m})
+}
+
+// Done is closed when the daemon has ended, or said its last word.
+func (d *daemonClient) Done() <-chan struct{} { return d.done }
+
+// Finish waits until the daemon has wiped everything and ended, and returns what it says of that.
+func (d *daemonClient) Finish() error {
+	if !d.serving {
+		d.conn.Send(attachMessage{Abandon: true}) // a daemon that is gone needs no telling
+	}
+	<-d.done
+	d.cmd.Wait()
+	d.conn.Close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.finished == nil:
+		return errors.New("the daemon was killed")
+	case d.finished.Error != nil:
+		return d.finished.Error.err()
+	}
+	return nil
+}

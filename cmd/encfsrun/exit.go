@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/keyring"
+	"encfsrun/launcher"
+)
+
+// Exit codes; part of the documented command line.
+const (
+	exitOK         = 0
+	exitFailure    = 1
+	exitUsage      = 2
+	exitPasskey    = 3 // wrong passkey, or no usable key slot
+	exitNotVault   = 4 // not a vault, too new, or it can't be read
+	exitBusy       = 5 // holders at unmount, another writer
+	exitIntegrity  = 6 // integrity failure or rollback
+	exitMissing    = 7 // the machine lacks something needed
+	exitNotDurable = 8 // accepted writes could not be made durable
+
+	// Of run and exec, whose other codes are the program's.
+	exitTimeout = 124
+	exitOwn     = 125 // our own failure, before or after the program
+)
+
+// usageError is a command line that can't be meant.
+type usageError struct{ reason string }
+
+func (e *usageError) Error() string { return e.reason }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Sprintf(format, args...)} }
+
+// codeError carries an exit code that another process has found already, with its sentence.
+type codeError struct {
+	code    int
+	message string
+}
+
+func (e *codeError) Error() string { return e.message }
+
+// damageError says that check found something. The findings are printed by then.
+type damageError struct{ vault string }
+
+func (e *damageError) Error() string { return e.vault + " is damaged" }
+
+// signalError says that a signal ended the command after it had cleaned up.
+type signalError struct{ signal syscall.Signal }
+
+func (e *signalError) Error() string { return "stopped by " + e.signal.String() }
+
+// exitCode is the one table from errors to exit codes.
+func exitCode(err error) int {
+	var code *codeError
+	if errors.As(err, &code) {
+		return code.code
+	}
+	var stopped *signalError
+	var interrupted *keyring.InterruptedError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &stopped):
+		return 128 + int(stopped.signal)
+	case errors.As(err, &interrupted):
+		return 128 + int(interrupted.Signal)
+	case is[*usageError](err), is[*keyring.UsageError](err), is[*launcher.PlanError](err):
+		return exitUsage
+	case is[*keyring.WrongPasskeyError](err), is[*keyring.NoUsableSlotError](err):
+		return exitPasskey
+	case is[*vault.NotVaultError](err), is[*vault.TooNewError](err):
+		return exitNotVault
+	case is[*vault.BusyError](err), is[*launcher.BusyError](err):
+		return exitBusy
+	case is[*vault.IntegrityError](err), is[*vault.RollbackError](err), is[*keyring.DamagedSlotError](err), is[*damageError](err):
+		return exitIntegrity
+	case is[*launcher.MissingError](err), is[*guarded.LockError](err):
+		return exitMissing
+	}
+	return exitFailure
+}
+
+func is[T error](err error) bool {
+	var target T
+	return errors.As(err, &target)
+}
+
+// hint is what to do next about an error, as the end of its sentence, or nothing where the error says it itself.
+func hint(err error) string {
+	var missing *launcher.MissingError
+	var mountpoint *launcher.MountpointError
+	var exists *vault.ExistsError
+	switch {
+	case errors.As(err, &missing) && missing.Mend != "":
+		return "mend it with: " + missing.Mend
+	case errors.As(err, &mountpoint) && mountpoint.Mend != "":
+		return "mend it with: " + mountpoint.Mend
+	case errors.As(err, &exists) && exists.Symlink:
+		return "name the place itself"
+	case errors.As(err, &exists):
+		return "choose another name, or bring it up to date with: encfsrun pack --update"
+	case is[*vault.RollbackError](err):
+		return "if you put an older copy back on purpose, accept it with: --accept-rollback"
+	case is[*vault.TooNewError](err):
+		return "update encfsrun on this machine"
+	case is[*vault.BusyError](err):
+		return "wait until it is done"
+	case is[*vault.IntegrityError](err):
+		return "restore it from a copy you trust; encfsrun check names what is damaged"
+	case is[*keyring.WrongPasskeyError](err):
+		return "try again; encfsrun key list shows the vault's slots"
+	case is[*guarded.LockError](err):
+		return "raise the limit with: ulimit -l unlimited"
+	case errors.Is(err, syscall.ENOSPC):
+		return "make room on the disk and try again"
+	case errors.Is(err, context.Canceled):
+		return "nothing was changed"
+	}
+	return ""
+}

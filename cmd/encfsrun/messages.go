@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// messages prints what is said to the user beside results: one sentence a line, to standard error.
+type messages struct {
+	mu    sync.Mutex
+	out   io.Writer
+	quiet bool // only errors
+	json  bool
+}
+
+func newMessages(out io.Writer) *messages { return &messages{out: out} }
+
+func (m *messages) error(err error) { m.fail(err.Error(), hint(err), exitCode(err)) }
+
+func (m *messages) fail(sentence, next string, code int) {
+	if next != "" {
+		sentence += "; " + next
+	}
+	m.print("error", sentence, code)
+}
+
+func (m *messages) warn(format string, args ...any) {
+	if !m.quiet {
+		m.print("warning", fmt.Sprintf(format, args...), 0)
+	}
+}
+
+func (m *messages) info(format string, args ...any) {
+	if !m.quiet {
+		m.print("info", fmt.Sprintf(format, args...), 0)
+	}
+}
+
+func (m *messages) print(level, text string, code int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.json {
+		line := struct {
+			Level   string `json:"level"`
+			Message string `json:"message"`
+			Code    int    `json:"code,omitempty"`
+		}{level, text, code}
+		json.NewEncoder(m.out).Encode(line)
+		return
+	}
+	prefix := "encfsrun: "
+	if level == "warning" {
+		prefix += "warning: "
+	}
+	fmt.Fprintln(m.out, prefix+printable(text))
+}
+
+// printable makes a text safe to show: names come out of vaults and folders that others fill, and a terminal obeys control
+// characters (titles, key bindings, and in some terminals commands).
+func printable(s string) string {
+	clean := func(r rune) bool { return r == '\n' || unicode.IsPrint(r) }
+	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if clean(r) {
+			b.WriteRune(r)
+			continue
+		}
+		q := fmt.Sprintf("%q", string(r))
+		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
+}

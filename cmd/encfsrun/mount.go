@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"encfsrun/launcher"
+)
+
+func (a *app) mountCommand() *cobra.Command {
+	var open openFlags
+	var budget byteSize
+	var readOnly, foreground bool
+	cmd := &cobra.Command{
+		Use:   "mount --read-only VAULT DIR",
+		Short: "mount a vault on a directory",
+		Long: `mount asks for the passkey, mounts VAULT on DIR, an empty directory, and returns when the mount answers; a daemon serves it
+in the background until encfsrun umount, umount(8) or fusermount3 -u. Only the user who mounts sees the tree.
+This version mounts read-only, and wants to be told so with --read-only.`,
+		Args: exactArgs("VAULT", "DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !readOnly {
+				return usagef("this version mounts vaults read-only; add --read-only")
+			}
+			return a.mount(cmd.Context(), args[0], args[1], &open, budget, foreground)
+		},
+	}
+	open.add(cmd.Flags())
+	cmd.Flags().Var(&budget, "guarded-memory", "locked memory for decrypted contents (default: by the machine, at most 64 MiB)")
+	cmd.Flags().BoolVar(&readOnly, "read-only", false, "nothing in the mount can be changed")
+	cmd.Flags().BoolVar(&foreground, "foreground", false, "stay until the mount ends; SIGINT and SIGTERM unmount it")
+	return cmd
+}
+
+func (a *app) mount(ctx context.Context, vaultPath, dir string, open *openFlags, budget byteSize, foreground bool) error {
+	dir, err := launcher.PrepareMountpoint(dir)
+	if err != nil {
+		return err
+	}
+	daemon, err := a.startDaemon(ctx, vaultPath, open, budget, "")
+	if err != nil {
+		return err
+	}
+	if err := a.attachMount(daemon, vaultPath, dir, !foreground); err != nil {
+		return errors.Join(err, daemon.Finish())
+	}
+	if foreground {
+		return a.hold(daemon, dir)
+	}
+	return nil
+}
+
+// attachMount mounts and hands the mount to the daemon; it returns when the mount answers.
+func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, background bool) error {
+	source, err := filepath.Abs(vaultPath)
+	if err != nil {
+		return err
+	}
+	fuse, err := launcher.Mount(dir, launcher.MountOptions{ReadOnly: true, FSName: source, MaxRead: daemon.maxRead})
+	if err != nil {
+		return err
+	}
+	defer fuse.Close()
+	m := launcher.Mounted{Dir: dir, ReadOnly: true, MaxRead: daemon.maxRead, UID: os.Getuid(), GID: os.Getgid()}
+	err = daemon.attach(fuse, attachMessage{Mounted: m, Background: background})
+	if err == nil {
+		// The daemon answers by now; the mount is ready when a stranger's request is answered too.
+		_, err = os.Stat(dir)
+	}
+	if err != nil {
+		fuse.Close() // else the mount that nobody serves would hang
+		return errors.Join(err, launcher.Unmount(dir))
+	}
+	return nil
+}
+
+// hold keeps a foreground mount until it ends. A signal unmounts it; where programs still use it, it stays, and the next
+// signal tries again.
+func (a *app) hold(daemon *daemonClient, dir string) error {
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-daemon.Done():
+			return daemon.Finish()
+		case <-signals:
+			if err := launcher.Unmount(dir); err != nil && !errors.Is(err, launcher.ErrNotMounted) {
+				a.messages.error(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/pflag"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/seal"
+	"encfsrun/keyring"
+)
+
+// passkeyFlags are the sources of an existing vault's passkey.
+type passkeyFlags struct{ source keyring.Source }
+
+func (p *passkeyFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&p.source.FD, "passkey-fd", -1, "read the passkey from this descriptor")
+	flags.StringVar(&p.source.File, "passkey-file", "", "read the passkey from this file: one line, or a machine key")
+	flags.StringVar(&p.source.Command, "passkey-command", "", "read the passkey from what this command prints (no shell; 60 s)")
+}
+
+func (p *passkeyFlags) complete() (keyring.Source, error) {
+	s := p.source
+	s.EnvFile = os.Getenv("ENCFSRUN_PASSKEY_FILE")
+	s.CredentialsDir = os.Getenv("CREDENTIALS_DIRECTORY")
+	return s, s.Validate()
+}
+
+// newPasskeyFlags are the sources of a new passkey, and what its derivation costs.
+type newPasskeyFlags struct {
+	source keyring.NewSource
+	memory byteSize
+	time   uint32
+}
+
+func (p *newPasskeyFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&p.source.FD, "new-passkey-fd", -1, "read the new passkey from this descriptor")
+	flags.StringVar(&p.source.File, "new-passkey-file", "", "read the new passkey from this file")
+	flags.StringVar(&p.source.Command, "new-passkey-command", "", "read the new passkey from what this command prints")
+	flags.Var(&p.memory, "kdf-memory", "memory that each try of the passkey takes (default 256 MiB, less on a small machine)")
+	flags.Uint32Var(&p.time, "kdf-time", 0, "passes over that memory (default: about one second)")
+}
+
+func (p *newPasskeyFlags) validate() error {
+	if err := p.source.Validate(); err != nil {
+		return err
+	}
+	_, _, err := p.params()
+	return err
+}
+
+// params returns the cost of the new slot; reduced says that the machine's memory made it less than usual.
+func (p *newPasskeyFlags) params() (params keyring.Params, reduced bool, err error) {
+	params = keyring.DefaultParams()
+	if p.memory == 0 {
+		if available, err := keyring.AvailableMemory(); err == nil {
+			params, reduced = keyring.Calibrate(available)
+		}
+	} else {
+		params.MemoryKiB = uint32(min(int64(p.memory)/1024, 1<<32-1))
+	}
+	if p.time != 0 {
+		params.Time = p.time
+	}
+	return params, reduced, params.Validate()
+}
+
+// slot asks for a new passkey and wraps the master key under it.
+func (p *newPasskeyFlags) slot(ctx context.Context, a *app, id seal.ID, master *guarded.Buffer, name string) (keyring.Slot, error) {
+	source := p.source
+	source.CredentialsDir = os.Getenv("CREDENTIALS_DIRECTORY")
+	passkey, generated, err := source.Read(ctx, name)
+	if err != nil {
+		return keyring.Slot{}, err
+	}
+	defer passkey.Destroy()
+	params, reduced, err := p.params()
+	if err != nil {
+		return keyring.Slot{}, err
+	}
+	if reduced {
+		a.messages.warn("this machine is short of memory, so each try of the passkey takes %d MiB instead of %d: choose a longer passphrase",
+			params.MemoryKiB>>10, keyring.DefaultParams().MemoryKiB>>10)
+	}
+	slot, err := keyring.NewPassphraseSlot(id, master.Bytes(), passkey.Passphrase(), params, helperKDF(ctx))
+	if err == nil && generated {
+		err = showPassphrase(passkey, name)
+	}
+	return slot, err
+}
+
+// showPassphrase shows a generated passphrase, once, on the terminal it was asked for at, straight from guarded memory: neither
+// a pipe nor a log of messages gets it.
+func showPassphrase(p *keyring.Passkey, name string) error {
+	tty, err := os.OpenFile("/dev/tty", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("show the generated passphrase: %w", err)
+	}
+	defer tty.Close()
+	fmt.Fprintf(tty, "The passphrase of %s is shown this once. Keep it safe:\n\n    ", printable(name))
+	if _, err = tty.Write(p.Passphrase().Bytes()); err == nil {
+		_, err = tty.WriteString("\n\n")
+	}
+	return err
+}
+
+// helperKDF derives keys in a process of its own, so that the memory it takes and what is left in it go with that process.
+func helperKDF(ctx context.Context) keyring.KDF {
+	return keyring.HelperKDF(ctx, func() *exec.Cmd { return exec.Command("/proc/self/exe", kdfCommand) })
+}
+
+// openFlags are those of commands that open a vault.
+type openFlags struct {
+	passkey passkeyFlags
+	openSettings
+}
+
+// openSettings are those of them that the daemon obeys.
+type openSettings struct {
+	AcceptRollback bool
+	ExpectRoot     string
+}
+
+func (o *openFlags) add(flags *pflag.FlagSet) {
+	o.passkey.add(flags)
+	flags.BoolVar(&o.AcceptRollback, "accept-rollback", false, "accept a vault that is older than, or another than, the one this machine has seen")
+	flags.StringVar(&o.ExpectRoot, "expect-root", "", "refuse the vault unless its root is this one, and verify every block's hash")
+}
+
+func (o openSettings) options(a *app) (vault.Options, error) {
+	options := vault.Options{AcceptRollback: o.AcceptRollback, Warn: func(err error) { a.messages.warn("%v", err) }}
+	if o.ExpectRoot == "" {
+		return options, nil
+	}
+	root, err := hex.DecodeString(o.ExpectRoot)
+	if err != nil || len(root) != len(vault.Root{}) {
+		return options, usagef("--expect-root takes the 64 hexadecimal digits that pack and check print")
+	}
+	options.ExpectRoot = (*vault.Root)(root)
+	return options, nil
+}
+
+// unlocked is an open header, and which slot opened it.
+type unlocked struct {
+	*vault.Unlocked
+	slot keyring.SlotID
+}
+
+// unlock reads the header of the vault, then asks for the passkey, and returns the keys.
+func (a *app) unlock(ctx context.Context, path string, source keyring.Source) (*unlocked, error) {
+	if err := a.harden(); err != nil {
+		return nil, err
+	}
+	u := &unlocked{}
+	var passkey *keyring.Passkey
+	defer func() { passkey.Destroy() }()
+	var err error
+	u.Unlocked, err = vault.Unlock(a.disk, path, func(id seal.ID, slots []keyring.Slot) (master *guarded.Buffer, err error) {
+		if passkey == nil {
+			if passkey, err = source.Read(ctx, path); err != nil {
+				return nil, err
+			}
+		}
+		master, u.slot, err = keyring.Unlock(id, slots, passkey, helperKDF(ctx))
+		return master, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// openVault unlocks and opens a vault for reading, or, for a writer, for writing. close ends both.
+func (a *app) openVault(ctx context.Context, path string, o *openFlags, writer bool) (v *vault.Vault, closeAll func(), err error) {
+	source, err := o.passkey.complete()
+	if err != nil {
+		return nil, nil, err
+	}
+	options, err := o.options(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	u, err := a.unlock(ctx, path, source)
+	if err != nil {
+		return nil, nil, err
+	}
+	u.Master.Destroy()
+	options.Pins = a.pins()
+	if writer {
+		v, err = u.OpenWriter(a.disk, options)
+	} else {
+		v, err = u.Open(a.disk, options)
+	}
+	if err != nil {
+		u.Close()
+		return nil, nil, err
+	}
+	return v, func() { v.Close(); u.Close() }, nil
+}
+
+// newMaster draws a master key.
+func newMaster() (*guarded.Buffer, error) {
+	b, err := guarded.NewBuffer(keyring.MasterKeySize)
+	if err != nil {
+		return nil, err
+	}
+	rand.Read(b.Bytes())
+	return b, nil
+}
