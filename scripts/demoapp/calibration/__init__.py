@@ -1,0 +1,1 @@
+"""The calibration desk: which temperature a sensor's reading means, derived symbolically."""
