@@ -39,6 +39,7 @@ type writer struct {
 	keys       *seal.Keys
 	session    seal.ID
 	generation uint64
+	limit      uint64 // blocks that a segment takes: MaxSegmentBlocks, and a few in tests of what happens between two
 
 	// The filling side.
 	batch      *batch
@@ -83,7 +84,7 @@ func (b *batch) block(i int) []byte { return b.plain.Bytes()[i*PlainSize:][:Plai
 
 // newWriter starts a session of writing after t. The log is not touched before there is something to write.
 func newWriter(fsys disk.FS, vault string, keys *seal.Keys, generation uint64, t tail, torn []uint64) (*writer, error) {
-	w := &writer{fsys: fsys, vault: vault, keys: keys, session: seal.NewID(), generation: generation, tail: t, torn: torn, next: t.next}
+	w := &writer{fsys: fsys, vault: vault, keys: keys, session: seal.NewID(), generation: generation, limit: MaxSegmentBlocks, tail: t, torn: torn, next: t.next}
 	w.durable.Store(t.next) // W2: the tail that was found is synced before a session begins
 	var err error
 	if w.batch, err = newBatch(); err == nil {
@@ -108,7 +109,7 @@ func (w *writer) release() {
 
 // newSegment lets the block being filled, which is empty, open a segment of its own.
 func (w *writer) newSegment(checkpoint bool) {
-	w.segment, w.left, w.checkpoint = seal.NewID(), MaxSegmentBlocks, checkpoint
+	w.segment, w.left, w.checkpoint = seal.NewID(), w.limit, checkpoint
 	w.startBatch()
 	w.batch.opens, w.batch.checkpoint = true, checkpoint
 }
@@ -359,23 +360,24 @@ func (w *writer) settle(make bool) {
 	w.pos = pos
 }
 
-// abort takes back the segments of a session that committed nothing, the newest first, so that a crash in between leaves a
-// log that is whole.
+// abort takes back the segments of a session that committed nothing, the newest first. Each is gone from the disk before the
+// next goes, so that a crash in between leaves a log without a gap.
 func (w *writer) abort() error {
 	w.wait()
 	w.release()
-	var errs []error
-	for i := len(w.made) - 1; i >= 0; i-- {
-		w.made[i].file.Close()
-		if err := w.fsys.Remove(segmentPath(w.vault, w.made[i].header.number)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-			break // never a gap
+	var failed error
+	for _, s := range slices.Backward(w.made) {
+		s.file.Close()
+		if failed == nil {
+			if failed = w.fsys.Remove(segmentPath(w.vault, s.header.number)); errors.Is(failed, fs.ErrNotExist) {
+				failed = nil
+			}
+		}
+		if failed == nil {
+			failed = w.fsys.SyncDir(path.Join(w.vault, logDir))
 		}
 	}
-	if len(w.made) > 0 {
-		errs = append(errs, w.fsys.SyncDir(path.Join(w.vault, logDir)))
-	}
-	return errors.Join(errs...)
+	return failed
 }
 
 func timeOf(t time.Time) tree.Time { return tree.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())} }
