@@ -16,6 +16,11 @@ func (s *Session) Checkpoint() error {
 	if err := s.Commit(); err != nil {
 		return err
 	}
+	if s.v.state.last.chain != s.w.tail.chain { // a crash left a tip without a commit; a checkpoint follows one
+		if err := s.commit(false); err != nil {
+			return err
+		}
+	}
 	s.w.newSegment(true)
 	since := s.w.next
 	p := &pieces{w: s.w}
