@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/record"
 	"encfsrun/fs/vault/seal"
@@ -51,7 +50,17 @@ func (u *Unlocked) OpenWriter(fsys disk.FS, o Options) (*Vault, error) {
 
 // load is the opening algorithm of docs/FORMAT.md, "Opening", step by step.
 func (v *Vault) load(writer bool) error {
-	o := &opener{v: v, open: map[uint64]*segment{}}
+	w, err := newWorkspace()
+	if err != nil {
+		return err
+	}
+	defer w.destroy()
+	return v.loadWith(w, writer)
+}
+
+// loadWith is load in memory that is there already.
+func (v *Vault) loadWith(w *workspace, writer bool) error {
+	o := &opener{v: v, workspace: w, open: map[uint64]*segment{}}
 	defer o.close()
 	if err := o.findTip(); err != nil {
 		return err
@@ -91,7 +100,8 @@ func (v *Vault) load(writer bool) error {
 
 // opener is one run of the opening algorithm. The segments it opened are closed at its end, but for those that the vault took.
 type opener struct {
-	v     *Vault
+	v *Vault
+	*workspace
 	names []uint64 // of segment files, rising
 	torn  []uint64 // those of them that were never finished
 	open  map[uint64]*segment
@@ -160,12 +170,7 @@ func (o *opener) tipEnd() (uint64, error) {
 	if n > MaxSegmentBlocks {
 		return 0, &IntegrityError{segmentObject(o.v.path, o.tip.header.number), "is longer than a segment can be"}
 	}
-	plain, err := guarded.NewBuffer(PlainSize)
-	if err != nil {
-		return 0, err
-	}
-	defer plain.Destroy()
-	t := &tailScan{opener: o, sealed: make([]byte, BlockSize), plain: plain.Bytes()}
+	t := &tailScan{o}
 	if n > 0 && size == blockOffset(n) {
 		ok, err := t.closing(n - 1)
 		if ok || err != nil {
@@ -176,16 +181,13 @@ func (o *opener) tipEnd() (uint64, error) {
 }
 
 // tailScan looks at the tip's blocks one by one.
-type tailScan struct {
-	*opener
-	sealed, plain []byte
-}
+type tailScan struct{ *opener }
 
 func (t *tailScan) load(index uint64) (prefix, error) {
 	if err := readBlock(t.v.path, t.tip, index, t.sealed); err != nil {
 		return prefix{}, err
 	}
-	return openBlock(t.v.path, t.v.keys, t.tip, index, t.sealed, t.plain)
+	return openBlock(t.v.path, t.v.keys, t.tip, index, t.sealed, t.plain.Bytes())
 }
 
 // closing says whether a block is a closing commit and nothing else.
@@ -197,7 +199,7 @@ func (t *tailScan) closing(index uint64) (bool, error) {
 		}
 		return false, err
 	}
-	body := t.plain[PayloadStart:]
+	body := t.plain.Bytes()[PayloadStart:]
 	h, err := record.ParseHeader(body, false)
 	if err != nil || p.first != 0 || h.Type != record.Commit {
 		return false, nil
@@ -238,7 +240,7 @@ func (t *tailScan) lastCommit(n uint64) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if p.first != noRecord && t.endsWithCommit(t.plain[PayloadStart+int(p.first):]) {
+		if p.first != noRecord && t.endsWithCommit(t.plain.Bytes()[PayloadStart+int(p.first):]) {
 			return i, nil
 		}
 	}
@@ -265,7 +267,7 @@ func (o *opener) replay(end uint64) (*state, error) {
 	for {
 		first := o.segs[0]
 		if first.header.checkpoint || first.header.predecessor == 0 {
-			st, err := replay(o.v.path, o.v.keys, o.segs, end)
+			st, err := replay(o.workspace, o.v.path, o.v.keys, o.segs, end)
 			if !errors.Is(err, errIncomplete) {
 				return st, err
 			}

@@ -47,13 +47,8 @@ var errIncomplete = errors.New("the checkpoint is incomplete")
 
 // replay rebuilds the state from segments of which the first begins the log, or begins with a checkpoint. end is how many
 // blocks count in the last. All that fails is an error: where a torn tail may be, the caller has cut it off.
-func replay(vault string, keys *seal.Keys, segs []*segment, end uint64) (*state, error) {
-	s, err := newStream(vault, keys, segs, end)
-	if err != nil {
-		return nil, err
-	}
-	defer s.close()
-	r := &replayer{stream: s, state: newState()}
+func replay(w *workspace, vault string, keys *seal.Keys, segs []*segment, end uint64) (*state, error) {
+	r := &replayer{stream: newStream(w, vault, keys, segs, end), state: newState()}
 	defer func() { guarded.Wipe(r.pending[:cap(r.pending)]) }()
 	if segs[0].header.checkpoint {
 		r.piece = new(uint32)

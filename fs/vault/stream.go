@@ -24,20 +24,36 @@ type stream struct {
 	chain  Root   // after all that was read
 	before Root   // before the present block
 
-	plain   *guarded.Buffer // the present block
-	scratch *guarded.Buffer // a payload that lies in more than one block
-	sealed  []byte
-	pos     int // in the present block's stream; PayloadSize when it is used up
-	first   uint32
-	started bool // a record has started in the present block
-	commit  bool // the last record was a commit: only padding may follow in its block
+	*workspace     // plain is the present block
+	pos        int // in the present block's stream; PayloadSize when it is used up
+	first      uint32
+	started    bool // a record has started in the present block
+	commit     bool // the last record was a commit: only padding may follow in its block
 }
 
 // errVoid says that another session begins: what the one before left uncommitted, a record cut short among it, is void.
 var errVoid = errors.New("another session begins")
 
 // newStream starts at segs[0], whose predecessor ended with the chain value that its header names.
-func newStream(vault string, keys *seal.Keys, segs []*segment, end uint64) (*stream, error) {
+func newStream(w *workspace, vault string, keys *seal.Keys, segs []*segment, end uint64) *stream {
+	for _, s := range segs {
+		s.sums = nil
+	}
+	return &stream{
+		vault: vault, keys: keys, segs: segs, end: end, chain: segs[0].header.predChain,
+		workspace: w, pos: PayloadSize, first: noRecord,
+	}
+}
+
+// workspace is the memory that opening a log takes for blocks and records: one for all attempts at it, because guarded memory
+// is dear to make.
+type workspace struct {
+	plain   *guarded.Buffer // a block
+	scratch *guarded.Buffer // a payload that lies in more than one block
+	sealed  []byte          // a block as it stands on disk
+}
+
+func newWorkspace() (*workspace, error) {
 	plain, err := guarded.NewBuffer(PlainSize)
 	if err != nil {
 		return nil, err
@@ -47,18 +63,12 @@ func newStream(vault string, keys *seal.Keys, segs []*segment, end uint64) (*str
 		plain.Destroy()
 		return nil, err
 	}
-	for _, s := range segs {
-		s.sums = nil
-	}
-	return &stream{
-		vault: vault, keys: keys, segs: segs, end: end, chain: segs[0].header.predChain,
-		plain: plain, scratch: scratch, sealed: make([]byte, BlockSize), pos: PayloadSize, first: noRecord,
-	}, nil
+	return &workspace{plain, scratch, make([]byte, BlockSize)}, nil
 }
 
-func (s *stream) close() {
-	s.plain.Destroy()
-	s.scratch.Destroy()
+func (w *workspace) destroy() {
+	w.plain.Destroy()
+	w.scratch.Destroy()
 }
 
 // entry is one record of the log.
