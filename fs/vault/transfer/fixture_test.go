@@ -174,6 +174,43 @@ func (s *safe) export() (dst string, r Report) {
 	return dst, r
 }
 
+// paths lists all that the vault holds, sorted, the root as "".
+func (s *safe) paths() []string { return slices.Sorted(maps.Keys(s.inside(false))) }
+
+// put changes an inode of the vault behind the back of any source.
+func (s *safe) put(path string, change func(*vault.Session, *tree.Attr) error) {
+	s.t.Helper()
+	_, err := s.updateBy(func(session *vault.Session, v *vault.Vault) (Report, error) {
+		ino, err := Resolve(v, path)
+		if err != nil {
+			return Report{}, err
+		}
+		a, err := v.Attr(ino)
+		if err == nil {
+			err = change(session, &a)
+		}
+		return Report{}, errors.Join(err, session.Put(a))
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *safe) putMode(path string, mode uint32) {
+	s.t.Helper()
+	s.put(path, func(_ *vault.Session, a *tree.Attr) error { a.Mode = mode; return nil })
+}
+
+func (s *safe) putOwner(path string, uid, gid uint32) {
+	s.t.Helper()
+	s.put(path, func(_ *vault.Session, a *tree.Attr) error { a.UID, a.GID = uid, gid; return nil })
+}
+
+func (s *safe) putXattr(path, name, value string) {
+	s.t.Helper()
+	s.put(path, func(session *vault.Session, a *tree.Attr) error { return session.SetXattr(a.Ino, name, []byte(value)) })
+}
+
 // inside describes all that the vault holds, by path. Times of last access only where told: an update leaves them.
 func (s *safe) inside(atimes bool) (out map[string]string) {
 	s.t.Helper()
