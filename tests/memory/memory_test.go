@@ -1,0 +1,279 @@
+// Package memory proves where plaintext, passkey and keys are while a vault is mounted, and after: every mapping of the daemon is
+// searched. The searches are shown to find what they search for: in builds with one protection taken out they fail.
+package memory
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/seal"
+	"encfsrun/keyring"
+)
+
+const canaries = 500
+
+// world is a packed tree of canaries, and the secrets to search for.
+type world struct {
+	binary, dir, vault, passkey, mount string
+	canary                             map[string][]byte
+	keys                               map[string][]byte
+}
+
+func TestMain(m *testing.M) {
+	if os.Getuid() == 0 {
+		os.Chmod("/dev/fuse", 0o666) // as udev does; a bare machine may not
+	}
+	os.Exit(m.Run())
+}
+
+func TestNothingOutsideOfGuardedMemory(t *testing.T) {
+	w := newWorld(t, build(t))
+	pid := w.mountAll(t)
+	contents := scan(t, pid, w.canary)
+	t.Logf("%d MiB searched, %d hits in guarded memory", contents.scanned>>20, contents.guarded)
+	if contents.guarded < canaries {
+		t.Errorf("the search found %d canaries in guarded memory, which holds all %d files: it proves nothing", contents.guarded, canaries)
+	}
+	for _, hit := range contents.outside {
+		t.Errorf("plaintext outside of guarded memory: %s", hit)
+	}
+	keys := scan(t, pid, w.keys)
+	for _, hit := range keys.outside {
+		t.Errorf("a secret outside of guarded memory: %s", hit)
+	}
+	if keys.guarded > 0 {
+		t.Errorf("the passkey or the master key is still in guarded memory, where a mount needs neither")
+	}
+	var left hits
+	atExit(t, pid, func() { w.umount(t) }, func() { left = scan(t, pid, merge(w.canary, w.keys)) })
+	if left.guarded > 0 || len(left.outside) > 0 {
+		t.Errorf("at the end %d secrets are left in guarded memory, and outside: %v", left.guarded, left.outside)
+	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+		t.Error("the daemon is still there after umount")
+	}
+}
+
+// TestWithoutWiping shows that the search at the end would find what was not wiped.
+func TestWithoutWiping(t *testing.T) {
+	w := newWorld(t, build(t, "-tags", "nowipe"))
+	pid := w.mountAll(t)
+	var left hits
+	atExit(t, pid, func() { w.umount(t) }, func() { left = scan(t, pid, w.canary) })
+	if left.guarded+len(left.outside) == 0 {
+		t.Error("a daemon that wipes nothing left nothing to find: the search at the end proves nothing")
+	}
+}
+
+// TestReplyThroughTheHeap shows that the search would find a reply that was copied to the heap.
+func TestReplyThroughTheHeap(t *testing.T) {
+	overlay := spoil(t, "../../fs/read.go",
+		"func (r *reply) Slices() ([][]byte, fuse.Status) { return r.slices, fuse.OK }",
+		"func (r *reply) Slices() ([][]byte, fuse.Status) {\n\tfor i := range r.slices {\n\t\tr.slices[i] = append([]byte(nil), r.slices[i]...)\n\t}\n\treturn r.slices, fuse.OK\n}")
+	w := newWorld(t, build(t, "-overlay", overlay))
+	pid := w.mountAll(t)
+	if h := scan(t, pid, w.canary); len(h.outside) == 0 {
+		t.Error("a daemon that replies out of the heap left nothing there to find: the search proves nothing")
+	}
+	w.umount(t)
+}
+
+// TestKeysOnTheHeap shows that the search would find a key that was copied to the heap.
+func TestKeysOnTheHeap(t *testing.T) {
+	overlay := spoil(t, "../../fs/vault/seal/seal.go",
+		"	k := &Keys{vault: vault, buf: buf}\n",
+		"	k := &Keys{vault: vault, buf: buf}\n	leaked = append([]byte(nil), master...)\n")
+	appendTo(t, overlay, "\nvar leaked []byte\n")
+	w := newWorld(t, build(t, "-overlay", overlay))
+	pid := w.mountAll(t)
+	if h := scan(t, pid, w.keys); len(h.outside) == 0 {
+		t.Error("a daemon with its master key on the heap left nothing there to find: the search proves nothing")
+	}
+	w.umount(t)
+}
+
+// build builds the product as it ships, or with one change.
+func build(t *testing.T, flags ...string) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "encfsrun")
+	args := append([]string{"build", "-o", binary}, flags...)
+	cmd := exec.Command("go", append(args, "../../cmd/encfsrun")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=runtimesecret")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build %v: %v\n%s", flags, err, out)
+	}
+	return binary
+}
+
+// spoil returns a -overlay file in which one source file has one text replaced.
+func spoil(t *testing.T, file, from, to string) string {
+	t.Helper()
+	source, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Count(source, []byte(from)) != 1 {
+		t.Fatalf("%s does not hold the text to be spoiled exactly once: bring this test up to date", file)
+	}
+	path, err := filepath.Abs(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	spoiled := filepath.Join(dir, "spoiled.go")
+	write(t, spoiled, strings.Replace(string(source), from, to, 1))
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: spoiled}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "overlay.json"), string(overlay))
+	return filepath.Join(dir, "overlay.json")
+}
+
+func appendTo(t *testing.T, overlay, text string) {
+	t.Helper()
+	spoiled := filepath.Join(filepath.Dir(overlay), "spoiled.go")
+	source, err := os.ReadFile(spoiled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, spoiled, string(source)+text)
+}
+
+func write(t *testing.T, name, content string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func random(t *testing.T, n int) []byte {
+	t.Helper()
+	b := make([]byte, n)
+	rand.Read(b)
+	return []byte(base64.RawURLEncoding.EncodeToString(b))
+}
+
+// newWorld packs canaries in files of many sizes and computes the secrets.
+func newWorld(t *testing.T, binary string) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{
+		binary: binary, dir: dir, vault: filepath.Join(dir, "v.vault"), passkey: filepath.Join(dir, "passkey"), mount: filepath.Join(dir, "mnt"),
+		canary: map[string][]byte{}, keys: map[string][]byte{},
+	}
+	src := filepath.Join(dir, "src")
+	for _, d := range []string{src, w.mount} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range canaries {
+		name := fmt.Sprintf("file%03d", i)
+		c := random(t, 48)
+		w.canary[name] = c
+		write(t, filepath.Join(src, name), strings.Repeat("x", i*97)+string(c)+strings.Repeat("y", i*13))
+	}
+	passphrase := random(t, 24)
+	write(t, w.passkey, string(passphrase)+"\n")
+	w.run(t, "pack", "-q", "--new-passkey-file", w.passkey, "--kdf-memory", "8M", "--kdf-time", "1", src, w.vault)
+	w.findKeys(t, passphrase)
+	return w
+}
+
+// findKeys unlocks the vault in the test, to know what to search for.
+func (w *world) findKeys(t *testing.T, passphrase []byte) {
+	t.Helper()
+	passkey, err := keyring.NewPassphrase(passphrase)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer passkey.Destroy()
+	u, err := vault.Unlock(disk.OS(), w.vault, func(id seal.ID, slots []keyring.Slot) (*guarded.Buffer, error) {
+		master, _, err := keyring.Unlock(id, slots, passkey, keyring.InProcessKDF)
+		return master, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	w.keys["passkey"] = passphrase
+	w.keys["master key"] = bytes.Clone(u.Master.Bytes())
+	for _, label := range []string{"header mac", "segment header", "block data", "block nonce"} { // docs/FORMAT.md, "Keys"
+		key, err := hkdf.Key(sha256.New, u.Master.Bytes(), u.Header.VaultID[:], "encfsrun v1 "+label, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.keys[label+" key"] = key
+	}
+}
+
+func (w *world) run(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd := exec.Command(w.binary, append(args, "--state-dir", filepath.Join(w.dir, "state"))...)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("encfsrun %s: %v\n%s", args[0], err, out)
+	}
+	return string(out)
+}
+
+// mountAll mounts the vault, reads every file through it and returns the daemon's pid.
+func (w *world) mountAll(t *testing.T) int {
+	t.Helper()
+	w.run(t, "mount", "-q", "--read-only", "--passkey-file", w.passkey, w.vault, w.mount)
+	t.Cleanup(func() { exec.Command("umount", "-l", w.mount).Run() })
+	for name, c := range w.canary {
+		b, err := os.ReadFile(filepath.Join(w.mount, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Contains(b, c) {
+			t.Fatalf("%s does not hold its canary", name)
+		}
+	}
+	var status []struct {
+		Mountpoint string `json:"mountpoint"`
+		PID        int    `json:"pid"`
+	}
+	if err := json.Unmarshal([]byte(w.run(t, "status", "--json")), &status); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range status {
+		if s.Mountpoint == w.mount {
+			return s.PID
+		}
+	}
+	t.Fatalf("status does not show %s: %v", w.mount, status)
+	return 0
+}
+
+func (w *world) umount(t *testing.T) {
+	cmd := exec.Command(w.binary, "umount", w.mount)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("umount: %v\n%s", err, out)
+	}
+}
+
+func merge(a, b map[string][]byte) map[string][]byte {
+	all := map[string][]byte{}
+	for _, m := range []map[string][]byte{a, b} {
+		for k, v := range m {
+			all[k] = v
+		}
+	}
+	return all
+}
