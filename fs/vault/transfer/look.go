@@ -92,15 +92,13 @@ func Cat(ctx context.Context, v *vault.Vault, path string, w io.Writer) error {
 	zeros := make([]byte, vault.PlainSize)
 	var writing error
 	err = c.each(ino, 0, a.Size, func(_ uint64, b []byte, n int) error {
-		for b == nil && n > len(zeros) && writing == nil {
-			_, writing = w.Write(zeros)
-			n -= len(zeros)
-		}
-		if b == nil {
-			b = zeros[:n]
-		}
-		if writing == nil {
-			_, writing = w.Write(b)
+		for n > 0 && writing == nil {
+			part := b
+			if b == nil {
+				part = zeros[:min(n, len(zeros))]
+			}
+			_, writing = w.Write(part)
+			n -= len(part)
 		}
 		return writing
 	})
