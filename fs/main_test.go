@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mountSource marks the mounts of these tests in /proc/self/mountinfo.
+const mountSource = "encfsrun-fs-test"
+
 // The variables through which a test binary that was started again learns what it is to be.
 const (
 	childVariable     = "ENCFSRUN_FS_TEST_CHILD"     // one of children
@@ -23,7 +26,11 @@ const (
 // TestMain runs the tests in a mount namespace that is gone with them, so that no mount outlives even a killed run.
 func TestMain(m *testing.M) {
 	if name := os.Getenv(childVariable); name != "" {
-		if err := children[name](os.Args[1:]); err != nil {
+		be, found := children[name]
+		if !found {
+			be = func([]string) error { return fmt.Errorf("no child is called %q", name) }
+		}
+		if err := be(os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -36,7 +43,69 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "making mounts private:", err)
 		os.Exit(1)
 	}
+	if err := startGuard(); err != nil {
+		fmt.Fprintln(os.Stderr, "starting the guard:", err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
+}
+
+// startGuard starts a process that aborts the mounts when this one dies. Without it, a test that panics or is killed while one of
+// its threads waits for an answer of the mount that it serves itself never ends: the thread waits, unkillable, for a reader of
+// the very descriptor that it keeps open, and ps(1) on the whole machine waits for the thread.
+func startGuard() error {
+	guard := child("guard")
+	guard.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	heart, err := guard.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := guard.Start(); err != nil {
+		return err
+	}
+	go func() {
+		for {
+			heart.Write([]byte{0})
+			time.Sleep(beat)
+		}
+	}()
+	return nil
+}
+
+// beat is how often this process tells its guard that it lives.
+const beat = 100 * time.Millisecond
+
+// childGuard waits until the process that writes to its standard input is gone, or silent for 100 beats, and then aborts every
+// mount of its mount namespace that was made by these tests.
+func childGuard([]string) error {
+	alive := make(chan struct{})
+	go func() {
+		defer close(alive)
+		buf := make([]byte, 100)
+		for {
+			if n, _ := os.Stdin.Read(buf); n == 0 {
+				return
+			}
+			alive <- struct{}{}
+		}
+	}()
+	for living := true; living; {
+		select {
+		case _, living = <-alive:
+		case <-time.After(100 * beat):
+			living = false
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); strings.Contains(line, " - fuse."+fsName+" "+mountSource+" ") {
+			unix.Unmount(fields[4], unix.MNT_FORCE) // aborts the connection even if it says EBUSY
+		}
+	}
+	return nil
 }
 
 func runInNamespace() int {
@@ -63,14 +132,15 @@ func runInNamespace() int {
 
 // children are what a started-again test binary can be. They touch the mount in ways that the process which serves it must not.
 var children = map[string]func(args []string) error{
-	"hello": func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
-	"mmap":  childMmap,
-	"serve": childServe,
+	"guard":   childGuard,
+	"hello":   func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
+	"mmap":    childMmap,
+	"serve":   childServe,
+	"sandbox": childSandbox,
 }
 
 // child prepares a test binary to be started again as name.
-func child(t testing.TB, name string, args ...string) *exec.Cmd {
-	t.Helper()
+func child(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), childVariable+"="+name)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -83,7 +153,7 @@ func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	out, err := child(t, name, args...).Output()
+	out, err := child(name, args...).Output()
 	if err != nil {
 		detail := ""
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {

@@ -65,7 +65,7 @@ func openMount(dir string, maxRead int, flags uintptr) (*os.File, error) {
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d",
 		fd, os.Geteuid(), os.Getegid(), maxRead)
-	if err := unix.Mount("test", dir, "fuse."+fsName, unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
+	if err := unix.Mount(mountSource, dir, "fuse."+fsName, unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("mounting: %w", err)
 	}
@@ -110,6 +110,7 @@ func (m *mounted) unmount(t testing.TB) {
 	}
 	if err != nil {
 		t.Errorf("unmounting: %v", err)
+		unix.Unmount(m.dir, unix.MNT_FORCE) // a call of this very process may wait for an answer
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 	}
 	select {
