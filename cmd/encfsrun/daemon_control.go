@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"encfsrun/fs"
+	"encfsrun/launcher"
+	"encfsrun/launcher/control"
+)
+
+// controlServer answers status and umount on the daemon's control socket.
+type controlServer struct {
+	server *control.Server
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// startControl lists the daemon. A mount without a control socket works, but status and umount would know nothing of it, so
+// it is refused.
+func (d *daemon) startControl(attach attachMessage, system *fs.FS) error {
+	id := d.vault.ID()
+	reporter := &reporter{daemon: d, system: system, base: control.Status{
+		Mountpoint: attach.Mounted.Dir, Vault: d.config.Vault, VaultID: hex.EncodeToString(id[:]), Name: d.config.Name,
+		PID: os.Getpid(), UID: os.Getuid(), State: control.Serving, ReadOnly: attach.Mounted.ReadOnly, Started: time.Now().UTC(),
+	}}
+	server, err := control.Default().Listen(reporter.base)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.control = &controlServer{server: server, cancel: cancel}
+	d.control.done.Go(func() {
+		if err := server.Serve(ctx, reporter); err != nil && !errors.Is(err, context.Canceled) {
+			d.app.messages.warn("the control socket failed: %v", err)
+		}
+	})
+	return nil
+}
+
+func (c *controlServer) close() {
+	c.cancel()
+	c.server.Close()
+	c.done.Wait()
+}
+
+// reporter is the control.Daemon of a read-only mount.
+type reporter struct {
+	daemon *daemon
+	system *fs.FS
+	base   control.Status
+}
+
+// Status returns the present figures.
+func (r *reporter) Status() control.Status {
+	s := r.base
+	s.OpenFiles = r.system.Stats().OpenFiles
+	s.GuardedBytes = r.daemon.pool.Used()
+	return s
+}
+
+// Sync has nothing to do: what can be read is durable.
+func (r *reporter) Sync(context.Context) error { return nil }
+
+// background lets go of the terminal and of the launcher, which ends now. SIGTERM and SIGINT unmount from here on; where programs
+// use the mount it goes on being served, and the next signal tries again.
+func (d *daemon) background(mountpoint string, served <-chan struct{}) {
+	if null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
+		for fd := range 3 {
+			unix.Dup2(int(null.Fd()), fd)
+		}
+		null.Close()
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		for {
+			select {
+			case <-signals:
+				launcher.Unmount(mountpoint) // nobody is there to be told; the state stays visible in status
+			case <-served:
+				return
+			}
+		}
+	}()
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"encfsrun/launcher"
+	"encfsrun/launcher/control"
+)
+
+// wipeTime bounds how long umount waits for a daemon to wipe and end once the kernel has let go of it.
+const wipeTime = 30 * time.Second
+
+func (a *app) umountCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "umount DIR",
+		Short: "unmount a vault and wipe its keys and contents",
+		Long: `umount unmounts the vault mounted on DIR, and returns when its daemon has wiped everything and ended. A mount in use is left
+as it was: exit 5. What a dead daemon left behind is cleared.`,
+		Args: exactArgs("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.umount(cmd.Context(), args[0]); err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(umountResult{args[0], true})
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+// umountResult is what umount --json prints.
+type umountResult struct {
+	Mountpoint string `json:"mountpoint"`
+	Unmounted  bool   `json:"unmounted"`
+}
+
+func (a *app) umount(ctx context.Context, dir string) error {
+	m, err := launcher.FindMount(dir)
+	if err != nil {
+		return err
+	}
+	registry := control.Default()
+	var watch *control.Watch
+	if status, err := registry.Find(ctx, m.Mountpoint); err == nil {
+		// A daemon that is hard to watch is unmounted all the same.
+		if watch, err = registry.Watch(ctx, status); err == nil {
+			defer watch.Close()
+		}
+	}
+	if err := launcher.Unmount(m.Mountpoint); err != nil {
+		return err
+	}
+	if watch == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, wipeTime)
+	defer cancel()
+	if err := watch.Wait(ctx); err != nil {
+		return fmt.Errorf("%s is unmounted, but its daemon has not ended: %w; see: encfsrun status", m.Mountpoint, err)
+	}
+	return nil
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [DIR|NAME]",
+		Short: "show every mount and run of this user (root: of all)",
+		Long:  `status shows what is mounted and running. With DIR or NAME it exits with 0 only if that serves.`,
+		Args:  rangeArgs(0, "DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			list, err := a.statusList(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				err = a.printJSON(list)
+			} else {
+				err = a.printStatus(list)
+			}
+			if err == nil && len(args) > 0 && list[0].State != control.Serving {
+				return &codeError{exitFailure, fmt.Sprintf("%s is %s", args[0], list[0].State)}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
+	return cmd
+}
+
+func (a *app) statusList(ctx context.Context, args []string) ([]control.Status, error) {
+	registry := control.Default()
+	if len(args) == 0 {
+		list, err := registry.List(ctx)
+		return append([]control.Status{}, list...), err
+	}
+	name := args[0]
+	if m, err := launcher.FindMount(name); err == nil {
+		name = m.Mountpoint
+	} else if filepath.IsAbs(name) {
+		name = filepath.Clean(name)
+	}
+	s, err := registry.Find(ctx, name)
+	if errors.Is(err, control.ErrNotFound) {
+		return nil, fmt.Errorf("nothing serves %s; encfsrun status lists what does", args[0])
+	}
+	return []control.Status{s}, err
+}
+
+func (a *app) printStatus(list []control.Status) error {
+	if len(list) == 0 {
+		a.messages.info("nothing is mounted")
+		return nil
+	}
+	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tSINCE")
+	for _, s := range list {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
+			s.OpenFiles, formatBytes(s.GuardedBytes), s.Started.Local().Format(time.DateTime))
+	}
+	return w.Flush()
+}
+
+// inTable quotes what would break a table's line; root sees strings of strangers.
+func inTable(s string) string {
+	if s == "" {
+		return "-"
+	}
+	q, _ := json.Marshal(s) // a string: it can't fail
+	if unquoted := string(q[1 : len(q)-1]); unquoted != s {
+		return unquoted
+	}
+	return printable(s)
+}
