@@ -13,7 +13,7 @@ var notForMounts = []string{"/proc", "/dev", "/sys"}
 // Validate checks the plan as a whole. The error is a *PlanError.
 func (p *Plan) Validate() error {
 	for _, check := range []func(*Plan) error{
-		checkCommand, checkIdentity, checkEnvironment, checkTargets, checkVault,
+		checkTargets, checkVault, checkCommand, checkIdentity, checkEnvironment,
 	} {
 		if err := check(p); err != nil {
 			return err
@@ -71,7 +71,7 @@ func checkEnvironment(p *Plan) error {
 // except that a bind may replace a file of /etc or lie in a bind before it.
 func checkTargets(p *Plan) error {
 	placed := map[string]Step{}
-	for _, step := range p.Steps {
+	for index, step := range p.Steps {
 		if !absolute(step.Target) || strings.ContainsRune(step.Target, 0) {
 			return planErrorf("target %q is not a clean absolute path", step.Target)
 		}
@@ -90,8 +90,8 @@ func checkTargets(p *Plan) error {
 					return planErrorf("%s lies in %s, where nothing can be mounted", step.Target, dir)
 				}
 			}
-			for target, before := range placed {
-				if target != step.Target && below(target, step.Target) {
+			for _, before := range p.Steps[:index] {
+				if before.Target != step.Target && below(before.Target, step.Target) {
 					return planErrorf("%s would hide %s in the sandbox", step, before)
 				}
 			}
