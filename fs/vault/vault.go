@@ -157,8 +157,17 @@ var sealedBlocks = sync.Pool{New: func() any { return new([BlockSize]byte) }}
 
 // LoadBlock reads, authenticates and opens a block into dst, which has at least PlainSize bytes, and returns PlainSize. The
 // block is compared with its segment's table before it is opened: so a genuine block of the same place in another branch of
-// history is refused. Damage is an *IntegrityError, and dst is then zeros.
+// history is refused. Damage is an *IntegrityError. After any error dst is zeros.
 func (v *Vault) LoadBlock(number uint64, dst []byte) (int, error) {
+	dst = dst[:PlainSize]
+	if err := v.loadBlock(number, dst); err != nil {
+		guarded.Wipe(dst)
+		return 0, err
+	}
+	return PlainSize, nil
+}
+
+func (v *Vault) loadBlock(number uint64, dst []byte) error {
 	v.mu.RLock()
 	s := v.segmentOf(number)
 	var want record.Sum
@@ -167,13 +176,13 @@ func (v *Vault) LoadBlock(number uint64, dst []byte) (int, error) {
 	}
 	v.mu.RUnlock()
 	if s == nil {
-		return 0, &IntegrityError{"the log of " + v.path, fmt.Sprintf("does not hold block %d", number)}
+		return &IntegrityError{"the log of " + v.path, fmt.Sprintf("does not hold block %d", number)}
 	}
 	sealed := sealedBlocks.Get().(*[BlockSize]byte)
 	defer sealedBlocks.Put(sealed)
 	index := number - s.header.first
 	if err := readBlock(v.path, s, index, sealed[:]); err != nil {
-		return 0, err
+		return err
 	}
 	// Against somebody who has the key, a tag binds nothing (GCM commits to no key or plaintext): with an expected root the
 	// hash decides.
@@ -182,11 +191,8 @@ func (v *Vault) LoadBlock(number uint64, dst []byte) (int, error) {
 		wrong = hashOf(sealed[:]) != want.Hash
 	}
 	if wrong {
-		return 0, &IntegrityError{segmentObject(v.path, s.header.number), fmt.Sprintf("was altered: block %d is not the one that was committed", index)}
+		return &IntegrityError{segmentObject(v.path, s.header.number), fmt.Sprintf("was altered: block %d is not the one that was committed", index)}
 	}
-	if _, err := openBlock(v.path, v.keys, s, index, sealed[:], dst[:PlainSize]); err != nil {
-		guarded.Wipe(dst[:PlainSize])
-		return 0, err
-	}
-	return PlainSize, nil
+	_, err := openBlock(v.path, v.keys, s, index, sealed[:], dst)
+	return err
 }
