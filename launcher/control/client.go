@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -255,27 +256,33 @@ func requestStatus(ctx context.Context, conn net.Conn) (Status, error) {
 	return decodeStatus(body)
 }
 
-// request makes the one request of a connection and reads a bounded answer.
+// request makes the one request of a connection and reads an answer that is
+// bounded as a whole. It does without http.Client, which would follow
+// redirects, unpack, and log what a hostile daemon sends.
 func request(ctx context.Context, conn net.Conn, method, path string) (int, []byte, error) {
-	transport := &http.Transport{
-		DialContext:            func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-		DisableKeepAlives:      true,
-		DisableCompression:     true, // a few bytes could unpack to gigabytes
-		MaxResponseHeaderBytes: maxHeader,
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	code, body, err := exchange(conn, method, path)
+	if err != nil && ctx.Err() != nil {
+		err = ctx.Err()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://encfsrun"+path, nil)
+	return code, body, err
+}
+
+func exchange(conn net.Conn, method, path string) (int, []byte, error) {
+	req, err := http.NewRequest(method, "http://encfsrun"+path, nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	response, err := transport.RoundTrip(req)
+	if err := req.Write(conn); err != nil {
+		return 0, nil, err
+	}
+	response, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHeader+maxStatus)), req)
 	if err != nil {
 		return 0, nil, err
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(response.Body, maxStatus+1))
-	if err == nil && len(body) > maxStatus {
-		err = errors.New("the daemon's answer is too long")
-	}
+	body, err := io.ReadAll(response.Body)
 	return response.StatusCode, body, err
 }
 

@@ -131,7 +131,7 @@ func (s *Server) Close() error {
 	return s.closed
 }
 
-// Serve answers requests until ctx is done, then removes the socket. A request
+// Serve answers requests until ctx is done or Close is called, and removes the socket. A request
 // under way may take another second.
 func (s *Server) Serve(ctx context.Context, daemon Daemon) error {
 	server := &http.Server{
@@ -155,7 +155,7 @@ func (s *Server) Serve(ctx context.Context, daemon Daemon) error {
 		UnixListener: s.listener, uid: s.uid,
 		places: make(chan struct{}, maxConnections), closed: make(chan struct{}),
 	})
-	if errors.Is(err, http.ErrServerClosed) {
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		err = nil
 	}
 	return errors.Join(err, s.Close())
@@ -178,7 +178,13 @@ func handler(daemon Daemon) http.Handler {
 		}
 		answer(w, http.StatusOK, syncAnswer{Done: true})
 	})
-	return http.MaxBytesHandler(mux, 0)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 { // -1 is a body of unknown length
+			answer(w, http.StatusRequestEntityTooLarge, syncAnswer{Error: "no request has a body"})
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 type syncAnswer struct {
