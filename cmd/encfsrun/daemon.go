@@ -8,6 +8,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -166,6 +167,7 @@ func (d *daemon) serve() error {
 	if err := d.conn.Send(daemonMessage{Serving: true}); err != nil {
 		return err
 	}
+	go tidyWhenIdle(d.cache, served)
 	if attach.Background {
 		d.background(attach.Mounted.Dir, served)
 	}
@@ -195,4 +197,5 @@ func (d *daemon) release() {
 	if d.unlocked != nil {
 		d.unlocked.Close()
 	}
+	runtime.GC() // erases the key schedules of the last blocks: see tidyWhenIdle
 }
