@@ -247,6 +247,11 @@ func TestHostileDaemons(t *testing.T) {
 			t.Errorf("listed %+v", s)
 		}
 	}
+	for _, name := range []string{"link", "fifo", "file", "dir"} {
+		if _, err := os.Lstat(dir + "/" + name + ".sock"); err != nil {
+			t.Errorf("root deleted what is no socket: %v", err)
+		}
+	}
 	if reached {
 		t.Error("root was led to another service's socket")
 	}
