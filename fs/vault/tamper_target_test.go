@@ -194,3 +194,14 @@ func (b *builder) lookup(names ...string) Ino {
 	}
 	return ino
 }
+
+// load puts a vault on a new disk.
+func (w *victim) load(files still) {
+	w.d = memdisk.New()
+	mkdirs(w.t, w.d)
+	for _, name := range files.names() {
+		if err := w.d.WriteFile(name, files[name]); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
