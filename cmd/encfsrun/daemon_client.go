@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"encfsrun/launcher"
 	"encfsrun/launcher/wire"
 )
@@ -83,23 +85,17 @@ func spawnDaemon() (*daemonClient, error) {
 func (d *daemonClient) configure(ctx context.Context, config daemonConfig) error {
 	stop := context.AfterFunc(ctx, func() { d.conn.Close() }) // the daemon ends with the connection
 	defer stop()
-	var files []*os.File
+	var err error
 	if config.Source.FD >= 0 {
-		passkey := os.NewFile(uintptr(config.Source.FD), "passkey")
-		if passkey == nil {
-			return usagef("--passkey-fd %d is no open descriptor", config.Source.FD)
-		}
-		defer passkey.Close()
-		files = append(files, passkey)
+		err = d.sendWithPasskey(config)
+	} else {
+		err = d.conn.Send(config)
 	}
-	if err := d.conn.Send(config, files...); err != nil {
-		if errors.Is(err, os.ErrInvalid) || config.Source.FD >= 0 {
-			return usagef("--passkey-fd %d can't be used: %v", config.Source.FD, err)
-		}
+	if err != nil {
 		return err
 	}
 	var m daemonMessage
-	_, err := d.conn.Receive(&m)
+	_, err = d.conn.Receive(&m)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -113,6 +109,27 @@ func (d *daemonClient) configure(ctx context.Context, config daemonConfig) error
 	d.maxRead = m.Ready.MaxRead
 	go d.listen()
 	return nil
+}
+
+// sendWithPasskey hands over the passkey's descriptor too. What is left here in its place is /dev/null: the program must not
+// inherit it, standard input least of all, for it could read the passkey again.
+func (d *daemonClient) sendWithPasskey(config daemonConfig) error {
+	fd := config.Source.FD
+	duplicate, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return usagef("--passkey-fd %d is no open descriptor", fd)
+	}
+	passkey := os.NewFile(uintptr(duplicate), "passkey")
+	defer passkey.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if err := unix.Dup2(int(null.Fd()), fd); err != nil {
+		return fmt.Errorf("put %s in the place of descriptor %d: %w", os.DevNull, fd, err)
+	}
+	return d.conn.Send(config, passkey)
 }
 
 func (d *daemonClient) died(err error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,8 +22,8 @@ type passkeyFlags struct{ source keyring.Source }
 
 func (p *passkeyFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&p.source.FD, "passkey-fd", -1, "read the passkey from this descriptor")
-	flags.StringVar(&p.source.File, "passkey-file", "", "read the passkey from this file: one line, or a machine key")
-	flags.StringVar(&p.source.Command, "passkey-command", "", "read the passkey from what this command prints (no shell; 60 s)")
+	filledVar(flags, &p.source.File, "passkey-file", "FILE", "read the passkey from this file: one line, or a machine key")
+	filledVar(flags, &p.source.Command, "passkey-command", "CMD", "read the passkey from what this command prints (no shell; 60 s)")
 }
 
 func (p *passkeyFlags) complete() (keyring.Source, error) {
@@ -30,6 +31,26 @@ func (p *passkeyFlags) complete() (keyring.Source, error) {
 	s.EnvFile = os.Getenv("ENCFSRUN_PASSKEY_FILE")
 	s.CredentialsDir = os.Getenv("CREDENTIALS_DIRECTORY")
 	return s, s.Validate()
+}
+
+// filled is a flag that must not be empty: an unset variable in a script must not mean "ask somebody else".
+type filled struct {
+	to   *string
+	kind string
+}
+
+func filledVar(flags *pflag.FlagSet, to *string, name, kind, usage string) {
+	flags.Var(&filled{to, kind}, name, usage)
+}
+
+func (f *filled) String() string { return "" }
+func (f *filled) Type() string   { return f.kind }
+func (f *filled) Set(text string) error {
+	if text == "" {
+		return errors.New("it is empty")
+	}
+	*f.to = text
+	return nil
 }
 
 // newPasskeyFlags are the sources of a new passkey, and what its derivation costs.
@@ -41,8 +62,8 @@ type newPasskeyFlags struct {
 
 func (p *newPasskeyFlags) add(flags *pflag.FlagSet) {
 	flags.IntVar(&p.source.FD, "new-passkey-fd", -1, "read the new passkey from this descriptor")
-	flags.StringVar(&p.source.File, "new-passkey-file", "", "read the new passkey from this file")
-	flags.StringVar(&p.source.Command, "new-passkey-command", "", "read the new passkey from what this command prints")
+	filledVar(flags, &p.source.File, "new-passkey-file", "FILE", "read the new passkey from this file")
+	filledVar(flags, &p.source.Command, "new-passkey-command", "CMD", "read the new passkey from what this command prints")
 	flags.Var(&p.memory, "kdf-memory", "memory that each try of the passkey takes (default 256 MiB, less on a small machine)")
 	flags.Uint32Var(&p.time, "kdf-time", 0, "passes over that memory (default: about one second)")
 }
