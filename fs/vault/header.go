@@ -94,7 +94,7 @@ func parseHeader(vault, name string, b []byte) (*Header, error) {
 		return nil, &NotVaultError{vault, fmt.Errorf("%s: %w", name, err)}
 	}
 	// Any text that is not the canonical one is refused, so that every flipped bit of it is noticed.
-	if canonical, err := h.encode(j.MAC); err != nil || !bytes.Equal(canonical, b) {
+	if canonical, err := h.encode(hex.EncodeToString(h.mac[:])); err != nil || !bytes.Equal(canonical, b) {
 		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged: it is not in its canonical form", name)}
 	}
 	return h, nil
