@@ -20,6 +20,7 @@ type mountOptions struct {
 	budget int64   // of guarded memory, in bytes; 16 MiB unless set
 	flags  uintptr // of mount(2), beside nosuid and nodev
 	wrap   func(*FS) fuse.RawFileSystem
+	blocks func(*guarded.Cache) Blocks
 }
 
 // mounted is a mount that is gone when the test ends.
@@ -45,6 +46,9 @@ func newFS(t testing.TB, src *model, o mountOptions) (*FS, *guarded.Cache, int64
 	cache, err := newCache(src, budget)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.blocks != nil {
+		return New(src, o.blocks(cache), o.Options), cache, budget
 	}
 	return New(src, cache, o.Options), cache, budget
 }

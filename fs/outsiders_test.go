@@ -149,8 +149,8 @@ func TestOutsidersAreRefused(t *testing.T) {
 	}
 
 	outside := filepath.Join(fmt.Sprintf("/proc/%d/root", cmd.Process.Pid), dir)
-	open := func(path string) error {
-		fd, err := unix.Open(outside+path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	open := func(dir int, path string) error {
+		fd, err := unix.Openat(dir, path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
 			unix.Close(fd)
 		}
@@ -162,9 +162,9 @@ func TestOutsidersAreRefused(t *testing.T) {
 		call string
 		do   func() error
 	}{
-		{"open of the root", func() error { return open("") }},
-		{"open of a file that the program has used", func() error { return open("/d/f") }},
-		{"open of a directory that the program has used", func() error { return open("/d") }},
+		{"open of the root", func() error { return open(unix.AT_FDCWD, outside) }},
+		{"open of a file that the program has used", func() error { return open(unix.AT_FDCWD, outside+"/d/f") }},
+		{"open of a directory that the program has used", func() error { return open(unix.AT_FDCWD, outside+"/d") }},
 		{"look-up", func() error { return unix.Lstat(outside+"/d/missing", &unix.Stat_t{}) }},
 		{"readlink", func() error { _, err := unix.Readlink(outside+"/l", buf); return err }},
 		{"getxattr", func() error { _, err := unix.Getxattr(outside+"/d/f", "user.a", buf); return err }},
@@ -173,14 +173,8 @@ func TestOutsidersAreRefused(t *testing.T) {
 		{"read of an open file", func() error { _, err := unix.Pread(fds[0], buf, 0); return err }},
 		{"seek in an open file", func() error { _, err := unix.Seek(fds[0], 0, unix.SEEK_DATA); return err }},
 		{"listing an open directory", func() error { return list(fds[1]) }},
-		{"open through an open directory", func() error {
-			_, err := unix.Openat(fds[1], "f", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			return err
-		}},
-		{"open of an open file again", func() error {
-			_, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fds[0]), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			return err
-		}},
+		{"open through an open directory", func() error { return open(fds[1], "f") }},
+		{"open of an open file again", func() error { return open(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fds[0])) }},
 	} {
 		before := f.Stats().Refused
 		if err := try.do(); err != unix.EACCES {

@@ -78,7 +78,6 @@ func (r *reply) Bytes([]byte) ([]byte, fuse.Status) { return nil, fuse.EIO }
 // Done unpins the blocks: the reply was written.
 func (r *reply) Done() {
 	r.fs.blocks.Release(r.pins)
-	clear(r.pins)
 	clear(r.slices)
 	r.size, r.spans, r.numbers, r.pins, r.slices = 0, r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
 	r.fs.replies.Put(r)

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
+	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/tree"
 )
@@ -61,6 +63,39 @@ func TestReads(t *testing.T) {
 				r.Fatalf("%s: read %d of %d bytes at %d, %v", name, n, len(expected), off, err)
 			}
 		})
+	}
+}
+
+// forgetful wipes blocks as soon as they are released.
+type forgetful struct {
+	*guarded.Cache
+	numbers []uint64
+}
+
+func (f forgetful) Release(pins []guarded.Pin) {
+	f.Cache.Release(pins)
+	f.Drop(f.numbers)
+}
+
+// TestPinsOutliveTheWrite wipes blocks at Done: if that came before the reply was written, programs would read zeros.
+func TestPinsOutliveTheWrite(t *testing.T) {
+	m := newModel()
+	data := m.random(1_000_000, false)
+	m.file(tree.Root, "f", data)
+	f := forgetful{}
+	for i := range m.blocks {
+		f.numbers = append(f.numbers, uint64(i+1))
+	}
+	mnt := mount(t, m, mountOptions{blocks: func(c *guarded.Cache) Blocks { f.Cache = c; return f }})
+	for range 20 {
+		if got, err := os.ReadFile(mnt.path("f")); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("read %d bytes, %v; equal %v", len(got), err, bytes.Equal(got, data))
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.loads < 20*len(m.blocks) {
+		t.Errorf("%d loads of %d blocks: they were not wiped", m.loads, len(m.blocks))
 	}
 }
 
@@ -124,12 +159,17 @@ func TestDamage(t *testing.T) {
 	m := newModel()
 	data := m.random(200_000, false)
 	ino := m.file(tree.Root, "secret-name", data)
-	var reports []string
 	var mu sync.Mutex
+	var list []string
+	reports := func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(list)
+	}
 	mnt := mount(t, m, mountOptions{Options: Options{OnIntegrity: func(ino tree.Ino, err *vault.IntegrityError) {
 		mu.Lock()
 		defer mu.Unlock()
-		reports = append(reports, fmt.Sprint(ino, err))
+		list = append(list, fmt.Sprint(ino, err))
 	}}})
 	fd := opened(t, mnt.path("secret-name"))
 	for _, c := range []struct {
@@ -144,16 +184,16 @@ func TestDamage(t *testing.T) {
 		if n, err := unix.Pread(fd, make([]byte, 100), 100_000); err != unix.EIO {
 			t.Errorf("read %d bytes, %v where loading fails with %q; want EIO", n, err, c.err)
 		}
-		if len(reports) != c.reports {
-			t.Errorf("%d reports after %q, want %d: %q", len(reports), c.err, c.reports, reports)
+		if got := reports(); len(got) != c.reports {
+			t.Errorf("%d reports after %q, want %d: %q", len(got), c.err, c.reports, got)
 		}
 	}
 	m.breakBlocks(ino, nil)
 	if got, err := os.ReadFile(mnt.path("secret-name")); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("after the failure: %d bytes, %v", len(got), err)
 	}
-	if len(reports) != 1 || strings.Contains(reports[0], "secret") || mnt.fs.Stats().DamagedFiles != 1 {
-		t.Errorf("reports %q, %d damaged files", reports, mnt.fs.Stats().DamagedFiles)
+	if got := reports(); strings.Contains(got[0], "secret") || mnt.fs.Stats().DamagedFiles != 1 {
+		t.Errorf("reports %q, %d damaged files", got, mnt.fs.Stats().DamagedFiles)
 	}
 }
 

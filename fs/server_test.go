@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,6 +39,7 @@ func TestPanicEndsTheProcess(t *testing.T) {
 	if err := unix.Lstat(dir+"/panic", &unix.Stat_t{}); err != unix.ECONNABORTED && err != unix.ENOTCONN {
 		t.Errorf("the call whose handler panicked: %v, want ECONNABORTED", err)
 	}
+	defer time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() }).Stop()
 	err = cmd.Wait()
 	exit, ok := errors.AsType[*exec.ExitError](err)
 	if !ok || exit.ExitCode() != 2 {

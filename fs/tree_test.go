@@ -144,10 +144,13 @@ func TestOwnerOption(t *testing.T) {
 	m := newModel()
 	randomTree(m, 100)
 	mnt := mount(t, m, mountOptions{Options: Options{Owner: &Owner{UID: 4711, GID: 4712}}})
-	for _, n := range m.nodes {
-		n.attr.UID, n.attr.GID = 4711, 4712
+	want := &model{nodes: map[tree.Ino]*node{}}
+	for ino, n := range m.nodes {
+		owned := *n
+		owned.attr.UID, owned.attr.GID = 4711, 4712
+		want.nodes[ino] = &owned
 	}
-	compare(t, m, tree.Root, mnt.dir)
+	compare(t, want, tree.Root, mnt.dir)
 }
 
 func TestNames(t *testing.T) {
