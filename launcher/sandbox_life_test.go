@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -23,6 +24,8 @@ import (
 type background struct {
 	pid  int // of PID 1
 	done chan result
+	out  *os.File
+	text *bufio.Reader // over out
 }
 
 // inBackground starts a run and returns when its program has printed a line.
@@ -33,15 +36,11 @@ func inBackground(t *testing.T, o launcher.Options, filesystem launcher.Filesyst
 	must(t, err)
 	started := make(chan int, 1)
 	ro.Stdout, ro.Started = write, func(pid int) { started <- pid }
-	b := &background{done: make(chan result, 1)}
-	lines := bufio.NewReader(read)
+	b := &background{done: make(chan result, 1), out: read, text: bufio.NewReader(read)}
 	go func() {
 		status, err := launcher.Run(plan, filesystem, ro)
 		write.Close()
-		rest := make([]byte, 1<<16)
-		n, _ := lines.Read(rest)
-		read.Close()
-		b.done <- result{Status: status, failure: err, out: string(rest[:n])}
+		b.done <- result{Status: status, failure: err}
 	}()
 	select {
 	case b.pid = <-started:
@@ -50,7 +49,7 @@ func inBackground(t *testing.T, o launcher.Options, filesystem launcher.Filesyst
 	case <-time.After(10 * time.Second):
 		t.Fatal("not started for ten seconds")
 	}
-	if _, err := lines.ReadString('\n'); err != nil {
+	if _, err := b.text.ReadString('\n'); err != nil {
 		t.Fatalf("the program says nothing: %v", (<-b.done).failure)
 	}
 	return b
@@ -59,8 +58,12 @@ func inBackground(t *testing.T, o launcher.Options, filesystem launcher.Filesyst
 // end waits for the end of the run.
 func (b *background) end(t *testing.T) result {
 	t.Helper()
+	defer b.out.Close()
 	select {
 	case r := <-b.done:
+		rest, err := io.ReadAll(b.text)
+		must(t, err)
+		r.out = string(rest)
 		return r
 	case <-time.After(15 * time.Second):
 		t.Fatal("the run does not end")
