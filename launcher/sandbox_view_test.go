@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -244,6 +245,13 @@ func testPrivileges(t *testing.T) {
 	prints(t, launcher.Options{}, "for s in INT QUIT HUP TERM CHLD PIPE; do (trap - $s); done; grep -E 'SigIgn|SigBlk' /proc/self/status", "SigBlk:\t"+none+"\nSigIgn:\t"+none)
 	// Nothing outside can be signalled: neither by number nor through a group.
 	prints(t, launcher.Options{}, "kill -0 "+fmt.Sprint(os.Getpid())+" 2>/dev/null || echo no; ps -eo pid= | wc -l", "no\n4")
+	escaped := make(chan os.Signal, 1)
+	signal.Notify(escaped, unix.SIGUSR2)
+	defer signal.Stop(escaped)
+	prints(t, launcher.Options{}, "trap '' USR2; kill -USR2 0; sleep 0.1; echo sent", "sent")
+	if len(escaped) != 0 {
+		t.Error("a signal to the program's group reached the launcher")
+	}
 	if r := shell(t, launcher.Options{}, "kill -TERM 0; sleep 5"); r.failure != nil || r.Signal != unix.SIGTERM {
 		t.Errorf("a signal to the program's own group: %v, %v", r.Status, r.failure)
 	}
