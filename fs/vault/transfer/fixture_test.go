@@ -225,6 +225,7 @@ func (s *safe) inside(atimes bool) (out map[string]string) {
 		if err := d.inode("", tree.Root); err != nil {
 			s.t.Fatal(err)
 		}
+		out[""] += fmt.Sprint(", inodes ", v.Stats().Inodes) // those without a name among them
 	})
 	return out
 }

@@ -151,6 +151,7 @@ func (m *importer) dir(fd int, rel string, ino vault.Ino, was stamp) error {
 			}
 		}
 		for i := range m.files {
+			m.readAhead(fd, i)
 			if err := m.contents(fd, &m.files[i]); err != nil {
 				return err
 			}

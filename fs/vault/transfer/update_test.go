@@ -157,6 +157,31 @@ func TestUpdateComparesContents(t *testing.T) {
 	mustEqual(t, "the vault", want, s.inside(false))
 }
 
+// Each part of the metadata counts by itself; only the time of last access does not.
+func TestUpdateComparesMetadata(t *testing.T) {
+	w := newWorkshop(t)
+	w.one()
+	s := newSafe(t)
+	s.mustPack(w.top, ImportOptions{})
+	want := s.inside(false)
+	for what, change := range map[string]func(a *tree.Attr){
+		"mode":  func(a *tree.Attr) { a.Mode ^= 0o001 },
+		"owner": func(a *tree.Attr) { a.UID++ },
+		"group": func(a *tree.Attr) { a.GID++ },
+		"mtime": func(a *tree.Attr) { a.Mtime.Nsec ^= 1 },
+		"ctime": func(a *tree.Attr) { a.Ctime.Nsec ^= 1 },
+		"size":  func(a *tree.Attr) { a.Size += 5 },
+		"atime": func(a *tree.Attr) { a.Atime.Sec++ },
+	} {
+		s.put("lib/secret.py", func(_ *vault.Session, a *tree.Attr) error { change(a); return nil })
+		r := s.mustUpdate(w.top, ImportOptions{})
+		if differs := !strings.HasPrefix(what, "atime"); differs != (r.Changed == 1) {
+			t.Errorf("%s: report %+v", what, r)
+		}
+		mustEqual(t, "the vault after another "+what, want, s.inside(false))
+	}
+}
+
 func TestKeepExtra(t *testing.T) {
 	w := newWorkshop(t)
 	w.file("both", "old")
