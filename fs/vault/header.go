@@ -229,6 +229,26 @@ func writeHeader(fsys disk.FS, vault string, h *Header, keys *seal.Keys) error {
 	return nil
 }
 
+// freshHeader takes the header as it is now: the keys may have been changed while somebody typed the passkey. A writer names its
+// generation in the log, so that it has to be durable first, and the vault's own name with it: whoever put them there may have
+// been killed before.
+func (v *Vault) freshHeader(writer bool) (err error) {
+	if v.header, err = currentHeader(v.fsys, v.path, v.keys, v.header.VaultID); err != nil || !writer {
+		return err
+	}
+	return syncNames(v.fsys, v.path)
+}
+
+// syncNames makes durable that the vault is where it is, and the names in its folder.
+func syncNames(fsys disk.FS, vault string) error {
+	for _, dir := range []string{vault, vault + "/.."} { // not path.Dir: the vault may be reached through a symlink
+		if err := fsys.SyncDir(dir); err != nil {
+			return fmt.Errorf("sync the folder %s: %w", dir, bare(err))
+		}
+	}
+	return nil
+}
+
 // replaceFile writes a file under a temporary name, syncs it, renames it and syncs the folder.
 func replaceFile(fsys disk.FS, dir, name, temp string, content []byte) error {
 	temp = path.Join(dir, temp)

@@ -58,23 +58,34 @@ func (v *Vault) load(writer bool) error {
 	return v.loadWith(w, writer)
 }
 
-// loadWith is load in memory that is there already.
+// loadWith is load in memory that is there already. A reader has no lock: it looks again, once, where what it found is not what
+// the disk has, or where it is behind the pin, because others have gone on in between.
 func (v *Vault) loadWith(w *workspace, writer bool) error {
-	o := &opener{v: v, workspace: w, open: map[uint64]*segment{}}
+	for again := !writer; ; again = false {
+		if err := v.loadLog(w, writer); err != nil {
+			return err
+		}
+		durable, lost := writer, false
+		if !writer {
+			durable, lost = v.onDisk()
+		}
+		err := v.checkPin(durable)
+		var rollback *RollbackError
+		if !again || !lost && !errors.As(err, &rollback) {
+			return err
+		}
+		v.closeSegments()
+	}
+}
+
+func (v *Vault) loadLog(w *workspace, writer bool) error {
+	o := &opener{v: v, workspace: w, settle: writer, open: map[uint64]*segment{}}
 	defer o.close()
-	if err := o.findTip(); err != nil {
+	if err := v.freshHeader(writer); err != nil {
 		return err
 	}
-	// W2: what was found is made durable and read again from the disk itself, because after a failed sync the page cache shows
-	// what the disk never got. A reader does the same as far as it can, so that it never pins what a power cut can take back.
-	synced := o.tip.file.Sync()
-	if writer {
-		if synced == nil {
-			synced = o.tip.file.DropCache()
-		}
-		if synced != nil {
-			return fmt.Errorf("sync %s: %w", segmentObject(v.path, o.tip.header.number), bare(synced))
-		}
+	if err := o.findTip(); err != nil {
+		return err
 	}
 	end, err := o.tipEnd()
 	if err != nil {
@@ -95,18 +106,19 @@ func (v *Vault) loadWith(w *workspace, writer bool) error {
 		return &IntegrityError{v.path, fmt.Sprintf("has root %x, not the expected one", st.last.chain)}
 	}
 	v.torn = o.torn
-	return v.checkPin(synced == nil)
+	return nil
 }
 
 // opener is one run of the opening algorithm. The segments it opened are closed at its end, but for those that the vault took.
 type opener struct {
 	v *Vault
 	*workspace
-	names []uint64 // of segment files, rising
-	torn  []uint64 // those of them that were never finished
-	open  map[uint64]*segment
-	tip   *segment
-	segs  []*segment // from the one that replay began with to the tip
+	settle bool     // W2, for a writer
+	names  []uint64 // of segment files, rising
+	torn   []uint64 // those of them that were never finished
+	open   map[uint64]*segment
+	tip    *segment
+	segs   []*segment // from the one that replay began with to the tip
 }
 
 func (o *opener) close() {
@@ -119,7 +131,7 @@ func (o *opener) segment(number uint64) (*segment, error) {
 	if s := o.open[number]; s != nil {
 		return s, nil
 	}
-	s, err := openSegment(o.v.fsys, o.v.path, number, o.v.keys)
+	s, err := openSegment(o.v.fsys, o.v.path, number, o.v.keys, o.settle && o.tip == nil)
 	if err == nil {
 		o.open[number] = s
 	}
@@ -127,10 +139,14 @@ func (o *opener) segment(number uint64) (*segment, error) {
 }
 
 // findTip is step 1: the highest segment whose header authenticates. Files above it that are no longer than a header are
-// creations that a crash cut short.
+// creations that a crash cut short. A writer follows W2: it makes durable what it finds, and takes it from the disk itself, since
+// after a failed sync the page cache shows what the disk never got.
 func (o *opener) findTip() error {
 	dir := path.Join(o.v.path, logDir)
 	names, err := o.v.fsys.List(dir)
+	if err == nil && o.settle {
+		err = o.v.fsys.SyncDir(dir)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return &IntegrityError{dir, "is missing"}
 	}

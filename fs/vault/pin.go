@@ -158,8 +158,8 @@ func (s *Pins) lock() (disk.File, error) {
 	return file, nil
 }
 
-// checkPin is step 6 of opening: what this machine has pinned has to be contained in what was found; then that is pinned.
-// What may be gone after a power cut (durable false) is not.
+// checkPin is step 6 of opening: what this machine has pinned has to be contained in what was found; then that is pinned, if it
+// is durable: what a power cut can take back would look like a rollback afterwards.
 func (v *Vault) checkPin(durable bool) error {
 	pins := v.options.Pins
 	if pins == nil {
@@ -178,6 +178,37 @@ func (v *Vault) checkPin(durable bool) error {
 		v.savePin(v.options.AcceptRollback)
 	}
 	return nil
+}
+
+// onDisk says of what a reader has found and would pin whether it is durable, or lost already: a writer beside us may not have
+// synced it yet, or have been killed before it could, and after a sync that failed the page cache shows what the disk never got.
+// Only vault.json and the newest segment are in doubt (W1). Where nothing is to be pinned, or the disk can't tell, it is neither.
+func (v *Vault) onDisk() (durable, lost bool) {
+	if v.options.Pins == nil {
+		return false, false
+	}
+	if old, err := v.options.Pins.load(v.header.VaultID); err == nil && old != nil && *old == v.pin() {
+		return true, false
+	}
+	tip := v.segs[len(v.segs)-1]
+	if v.fsys.SyncDir(v.path) != nil || tip.file.Sync() != nil || tip.file.DropCache() != nil {
+		return false, false
+	}
+	sealed := make([]byte, BlockSize)
+	for i := range tip.sums {
+		err := readBlock(v.path, tip, uint64(i), sealed)
+		if err != nil && !isIntegrity(err) {
+			return false, false
+		}
+		if err != nil || sum(sealed) != tip.sums[i] {
+			return false, true
+		}
+	}
+	return true, false
+}
+
+func (v *Vault) pin() Pin {
+	return Pin{v.header.VaultID, v.header.Generation, v.state.session, v.state.last.sequence, v.state.last.chain}
 }
 
 // missing says what of the pinned state the vault does not contain, or nothing.
@@ -206,8 +237,7 @@ func (v *Vault) savePin(force bool) {
 	if v.options.Pins == nil {
 		return
 	}
-	p := Pin{v.header.VaultID, v.header.Generation, v.state.session, v.state.last.sequence, v.state.last.chain}
-	if err := v.options.Pins.save(p, force); err != nil {
+	if err := v.options.Pins.save(v.pin(), force); err != nil {
 		v.warn(err)
 	}
 }

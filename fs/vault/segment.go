@@ -110,13 +110,22 @@ func parseSegmentName(name string) uint64 {
 var errTorn = errors.New("was never finished")
 
 // openSegment opens a segment file and its header, which has to carry the file's number. The error is errTorn, an
-// *IntegrityError, or that of the disk (an EIO is never taken for damage).
-func openSegment(fsys disk.FS, vault string, number uint64, keys *seal.Keys) (*segment, error) {
+// *IntegrityError, or that of the disk (an EIO is never taken for damage). With settle, all of the file is made durable and
+// read from the disk, not from the page cache.
+func openSegment(fsys disk.FS, vault string, number uint64, keys *seal.Keys, settle bool) (*segment, error) {
 	file, err := fsys.Open(segmentPath(vault, number))
 	if err != nil {
 		return nil, err
 	}
-	s, err := readSegmentHeader(file, vault, number, keys)
+	if settle {
+		if err = file.Sync(); err == nil {
+			err = file.DropCache()
+		}
+	}
+	var s *segment
+	if err == nil {
+		s, err = readSegmentHeader(file, vault, number, keys)
+	}
 	if err != nil {
 		file.Close()
 		return nil, err

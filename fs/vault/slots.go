@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/seal"
 	"encfsrun/keyring"
 )
 
@@ -17,8 +18,11 @@ func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.S
 		return err
 	}
 	defer lock.Close()
-	now, err := u.current(fsys)
+	now, err := currentHeader(fsys, u.Path, u.Keys, u.Header.VaultID)
 	if err != nil {
+		return err
+	}
+	if err := syncNames(fsys, u.Path); err != nil {
 		return err
 	}
 	if pins != nil { // a header put back from an older copy must not become the newest again
@@ -44,16 +48,16 @@ func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.S
 	return pins.save(Pin{VaultID: next.VaultID, Generation: next.Generation}, false)
 }
 
-// current reads the header again: the newest twin that authenticates.
-func (u *Unlocked) current(fsys disk.FS) (*Header, error) {
-	candidates, err := readHeaders(fsys, u.Path)
+// currentHeader reads the header again: the newest twin that authenticates.
+func currentHeader(fsys disk.FS, vault string, keys *seal.Keys, id seal.ID) (*Header, error) {
+	candidates, err := readHeaders(fsys, vault)
 	if err != nil {
 		return nil, err
 	}
 	for _, h := range candidates {
-		if h.VaultID == u.Header.VaultID && h.authentic(u.Keys) {
+		if h.VaultID == id && h.authentic(keys) {
 			return h, nil
 		}
 	}
-	return nil, &IntegrityError{fmt.Sprintf("%s of %s", headerName, u.Path), "was altered: it does not authenticate"}
+	return nil, &IntegrityError{fmt.Sprintf("%s of %s", headerName, vault), "was altered: it does not authenticate"}
 }

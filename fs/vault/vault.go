@@ -16,13 +16,17 @@ type Ino = tree.Ino
 
 // Close ends the vault; a session of writing has to be closed or aborted before. The keys are left to their owner.
 func (v *Vault) Close() {
+	v.closeSegments()
+	if v.lock != nil {
+		v.lock.Close()
+	}
+}
+
+func (v *Vault) closeSegments() {
 	for _, s := range v.segs {
 		s.file.Close()
 	}
 	v.segs = nil
-	if v.lock != nil {
-		v.lock.Close()
-	}
 }
 
 // Path returns where the vault is.
