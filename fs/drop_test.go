@@ -14,16 +14,20 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
-// cached asks the kernel what it has of a file in the page cache, from the first byte on. Opening the file to look (mincore,
-// cachestat) would tell nothing: open(2) itself empties the cache of a file that is opened for direct I/O.
-func (m *mounted) cached(t testing.TB, ino tree.Ino, size int) []byte {
+// cached asks the kernel what it has of a file in the page cache, and returns all of that in one piece. Opening the file to look
+// (mincore, cachestat) would tell nothing: open(2) itself empties the cache of a file that is opened for direct I/O.
+func (m *mounted) cached(t testing.TB, ino tree.Ino, size int) (found []byte) {
 	t.Helper()
-	buf := make([]byte, size)
-	n, status := m.serve.fuse.InodeRetrieveCache(uint64(ino), 0, buf)
-	if !status.Ok() && status != fuse.ENOENT {
-		t.Fatalf("asking for the page cache: %v", status)
+	buf := make([]byte, 128<<10)
+	for off := 0; off < size; {
+		n, status := m.serve.fuse.InodeRetrieveCache(uint64(ino), int64(off), buf) // up to the first page that is missing
+		if !status.Ok() && status != fuse.ENOENT {
+			t.Fatalf("asking for the page cache: %v", status)
+		}
+		found = append(found, buf[:n]...)
+		off += max(n, os.Getpagesize())
 	}
-	return buf[:n]
+	return found
 }
 
 // deaf is a kernel that hears no notification; without them contents stay in the page cache.

@@ -38,8 +38,8 @@ type FS struct {
 	files   openFiles // open regular files
 	dirs    atomic.Int64
 	drops   dropper
-	replies sync.Pool // of *reply
-	plus    sync.Pool // of *[]plusEntry
+	replies chan *reply // not in use; a sync.Pool would make new ones after each garbage collection
+	plus    sync.Pool   // of *[]plusEntry
 
 	damaged damagedFiles
 
@@ -50,8 +50,7 @@ type FS struct {
 
 // New makes a file system of what src holds, with contents out of blocks.
 func New(src Source, blocks Blocks, opts Options) *FS {
-	f := &FS{src: src, blocks: blocks, opts: opts}
-	f.replies.New = func() any { return &reply{fs: f} }
+	f := &FS{src: src, blocks: blocks, opts: opts, replies: make(chan *reply, idleReplies)}
 	f.plus.New = func() any { return new([]plusEntry) }
 	f.drops.init(&f.files)
 	return f

@@ -104,6 +104,11 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 
 func (m *mounted) unmount(t testing.TB) {
 	t.Helper()
+	// close(2) does not wait for RELEASE, and an unmount loses those that were not answered.
+	released := func() bool { s := m.fs.Stats(); return s.OpenFiles == 0 && s.OpenDirs == 0 }
+	for end := time.Now().Add(10 * time.Second); !released() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	err := unix.Unmount(m.dir, 0)
 	for range 100 { // a RELEASE may be on its way
 		if err != unix.EBUSY {

@@ -13,6 +13,8 @@ import (
 const (
 	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and go-fuse adds two.
 	maxPieces = 1022
+	// idleReplies is how many replies are kept to be used again, about a kilobyte each: go-fuse has 16 readers at most.
+	idleReplies = 16
 	// zeroRun is the length of zeros in bytes.
 	zeroRun = 64 << 10
 )
@@ -34,7 +36,7 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 	if in.Offset > tree.MaxSize {
 		return nil, fuse.EINVAL
 	}
-	r := f.replies.Get().(*reply)
+	r := f.newReply()
 	if err := r.load(ino, int64(in.Offset), int(in.Size)); err != nil {
 		r.Done()
 		return nil, f.readErrno(ino, err)
@@ -80,7 +82,20 @@ func (r *reply) Done() {
 	r.fs.blocks.Release(r.pins)
 	clear(r.slices)
 	r.size, r.spans, r.numbers, r.pins, r.slices = 0, r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
-	r.fs.replies.Put(r)
+	select {
+	case r.fs.replies <- r:
+	default: // enough are kept
+	}
+}
+
+// newReply returns an empty reply.
+func (f *FS) newReply() *reply {
+	select {
+	case r := <-f.replies:
+		return r
+	default:
+		return &reply{fs: f}
+	}
 }
 
 // load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
