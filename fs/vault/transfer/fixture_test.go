@@ -35,6 +35,7 @@ type safe struct {
 	master *guarded.Buffer
 	slot   keyring.Slot
 	keys   *seal.Keys
+	inodes uint64 // in the tree at the end of the last update
 }
 
 // newSafe prepares a vault in memory.
@@ -112,6 +113,7 @@ func (s *safe) updateBy(change func(*vault.Session, *vault.Vault) (Report, error
 	if r, err = change(session, v); err == nil {
 		err = session.Commit()
 	}
+	s.inodes = v.Stats().Inodes
 	if err != nil {
 		return r, errors.Join(err, session.Abort())
 	}
@@ -225,7 +227,6 @@ func (s *safe) inside(atimes bool) (out map[string]string) {
 		if err := d.inode("", tree.Root); err != nil {
 			s.t.Fatal(err)
 		}
-		out[""] += fmt.Sprint(", inodes ", v.Stats().Inodes) // those without a name among them
 	})
 	return out
 }

@@ -72,7 +72,7 @@ func TestExportClosedDirectory(t *testing.T) {
 	s := newSafe(t)
 	s.mustPack(w.top, ImportOptions{})
 	want := onDisk(t, w.top)
-	s.putMode("closed", unix.S_IFDIR|0)
+	s.putMode("closed", unix.S_IFDIR)
 	dst, _ := s.export()
 	var st unix.Stat_t
 	if err := unix.Stat(dst+"/closed", &st); err != nil || st.Mode&0o7777 != 0 {

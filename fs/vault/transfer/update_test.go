@@ -21,6 +21,11 @@ func (s *safe) mustMirror(src string) {
 	fresh := newSafe(s.t)
 	fresh.mustPack(src, ImportOptions{})
 	mustEqual(s.t, "the mirror", fresh.inside(false), s.inside(false))
+	s.read(func(v *vault.Vault) { // opening has dropped what had no name any more
+		if n := v.Stats().Inodes; n != s.inodes {
+			s.t.Fatalf("the update left %d inodes without a name", s.inodes-n)
+		}
+	})
 }
 
 // log describes the vault as it lies on its disk, and its last commit.
