@@ -113,13 +113,18 @@ func (w *victim) rekey() *victim {
 // target opens the vault once more, so that its newest state is pinned, and takes it off the disk.
 func (w *victim) target() *target {
 	w.t.Helper()
+	return w.targetWith(machinePasskey(w.t, w.f))
+}
+
+func (w *victim) targetWith(passkey *keyring.Passkey) *target {
+	w.t.Helper()
 	v, err := w.f.open(w.d, Options{Pins: w.pins()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer v.keys.Destroy()
 	defer v.Close()
-	g := &target{f: w.f, passkey: machinePasskey(w.t, w.f), good: stillOf(w.t, w.d), states: w.states, root: v.Root()}
+	g := &target{f: w.f, passkey: passkey, good: stillOf(w.t, w.d), states: w.states, root: v.Root()}
 	g.pinned = path.Join(testPins, w.pins().name(w.f.id))
 	if g.pin, err = w.d.ReadFile(g.pinned); err != nil {
 		w.t.Fatal(err)
