@@ -217,7 +217,7 @@ func (t *tailScan) closing(index uint64) (bool, error) {
 	}
 	body := t.plain.Bytes()[PayloadStart:]
 	h, err := record.ParseHeader(body, false)
-	if err != nil || p.first != 0 || h.Type != record.Commit {
+	if err != nil || p.first != 0 || h.Type != record.Commit || h.Length != record.CommitSize {
 		return false, nil
 	}
 	c, err := record.ParseCommit(body[record.HeaderSize:][:h.Length])
