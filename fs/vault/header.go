@@ -30,7 +30,8 @@ const (
 	logDir     = "log"
 
 	formatName    = "encfsrun vault"
-	maxHeaderSize = 64 << 10 // bytes of vault.json: eight slots take a tenth of it
+	maxHeaderSize = 64 << 10  // bytes of vault.json: eight slots take a tenth of it
+	maxGeneration = 1<<53 - 1 // the greatest integer that every reader of JSON holds exactly
 )
 
 // Header is the public header of a vault, vault.json.
@@ -85,7 +86,7 @@ func parseHeader(vault, name string, b []byte) (*Header, error) {
 	h := &Header{Generation: j.Generation, Slots: j.Slots, name: name}
 	id, err1 := hex.DecodeString(j.VaultID)
 	mac, err2 := hex.DecodeString(j.MAC)
-	if err1 != nil || err2 != nil || len(id) != len(h.VaultID) || len(mac) != len(h.mac) {
+	if err1 != nil || err2 != nil || len(id) != len(h.VaultID) || len(mac) != len(h.mac) || j.Generation < 1 || j.Generation > maxGeneration {
 		return nil, &NotVaultError{vault, fmt.Errorf("%s is damaged", name)}
 	}
 	copy(h.VaultID[:], id)

@@ -256,25 +256,31 @@ func (t *tailScan) lastCommit(n uint64) (uint64, error) {
 		if err != nil {
 			return 0, err
 		}
-		if p.first != noRecord && t.endsWithCommit(t.plain.Bytes()[PayloadStart+int(p.first):]) {
-			return i, nil
+		if p.first == noRecord {
+			continue
+		}
+		found, err := t.endsWithCommit(t.plain.Bytes()[PayloadStart+int(p.first):])
+		if found || err != nil {
+			return i, err
 		}
 	}
 	return 0, nil
 }
 
-func (t *tailScan) endsWithCommit(rest []byte) bool {
-	for len(rest) > 0 {
+// endsWithCommit says whether the records of a block, rest being the first and all after it, end with a commit. What
+// authenticates and is no record is damage, and not the end of what counts: authenticated blocks are never cut off in silence.
+func (t *tailScan) endsWithCommit(rest []byte) (bool, error) {
+	for len(rest) >= record.HeaderSize && record.Type(rest[0]) != record.Pad {
 		h, err := record.ParseHeader(rest, false)
-		if err != nil || len(rest) < record.HeaderSize+h.Length {
-			return false
+		if err != nil {
+			return false, &IntegrityError{segmentObject(t.v.path, t.tip.header.number), "holds a record that makes no sense: " + err.Error()}
 		}
 		if h.Type == record.Commit {
-			return true
+			return true, nil
 		}
-		rest = rest[record.HeaderSize+h.Length:]
+		rest = rest[min(len(rest), record.HeaderSize+h.Length):]
 	}
-	return false
+	return false, nil
 }
 
 // replay is steps 2, 3 and 5: back to the newest complete checkpoint, or to the beginning, and forward from there.

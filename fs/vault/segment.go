@@ -74,7 +74,11 @@ func decodeSegmentHeader(b []byte) (h segmentHeader, err error) {
 	for _, c := range b[128:] {
 		zero = zero && c == 0
 	}
-	if !zero || flags > flagCheckpoint || h.number == 0 || h.predecessor != h.number-1 || h.predEnd > MaxSegmentBlocks {
+	wrong := !zero || flags > flagCheckpoint || h.number == 0 || h.predecessor != h.number-1 || h.predEnd > MaxSegmentBlocks
+	if h.number == 1 { // nothing is before it
+		wrong = wrong || h.checkpoint || h.first != 0 || h.predID != (seal.ID{}) || h.predEnd != 0 || h.predChain != (Root{})
+	}
+	if wrong {
 		return h, fmt.Errorf("%w: segment header", record.ErrMalformed)
 	}
 	return h, nil

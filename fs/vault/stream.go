@@ -164,7 +164,7 @@ func openBlock(vault string, keys *seal.Keys, seg *segment, index uint64, sealed
 	if err := keys.OpenBlock(plain, sealed, seg.header.id, seg.header.first+index); err != nil {
 		return p, altered()
 	}
-	if p, err = parsePrefix(plain); err != nil || p.session != seg.header.session {
+	if p, err = parsePrefix(plain); err != nil || p.session != seg.header.session || p.durable > seg.header.first+index {
 		return p, altered()
 	}
 	return p, nil
