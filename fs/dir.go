@@ -14,8 +14,9 @@ const (
 	dotDotCookie = 2
 )
 
-// OpenDir lets a directory be listed. There is no state: a position is a cookie of the tree.
-func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+// OpenDir lets a directory be listed. There is no state: a position is a cookie of the tree. The kernel may keep the listing,
+// unless outsiders are refused: what it keeps it gives to everybody who has the directory open.
+func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if !f.admit(&in.InHeader) {
 		return fuse.EACCES
 	}
@@ -27,6 +28,9 @@ func (f *FS) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.S
 		return fuse.ENOTDIR
 	}
 	f.dirs.Add(1)
+	if !f.opts.RefuseOutsiders {
+		out.OpenFlags |= fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+	}
 	return fuse.OK
 }
 

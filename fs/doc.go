@@ -19,7 +19,8 @@
 // Entries, attributes and the absence of names are cached by the kernel for as long as it likes: nothing changes in a read-only
 // tree. Contents are not: files are opened for direct I/O. What mmap(2) and execve(2) still put into the page cache is
 // invalidated at the last release of the inode, by one goroutine of its own (drop.go), because a notification waits for pages
-// that may wait for a READ. The targets of symlinks and listings are not cached.
+// that may wait for a READ. Listings and the targets of symlinks are kept too, unless outsiders are to be refused. Where nothing has an extended attribute,
+// the kernel is told so and asks no more.
 //
 // # Life of an inode
 //

@@ -33,6 +33,7 @@ type FS struct {
 	src    Source
 	blocks Blocks
 	opts   Options
+	plain  bool // nothing in the tree has an extended attribute
 
 	known   counts    // what the kernel has looked up
 	files   openFiles // open regular files
@@ -50,7 +51,7 @@ type FS struct {
 
 // New makes a file system of what src holds, with contents out of blocks.
 func New(src Source, blocks Blocks, opts Options) *FS {
-	f := &FS{src: src, blocks: blocks, opts: opts, replies: make(chan *reply, idleReplies)}
+	f := &FS{src: src, blocks: blocks, opts: opts, plain: src.Stats().Xattrs == 0, replies: make(chan *reply, idleReplies)}
 	f.plus.New = func() any { return new([]plusEntry) }
 	f.drops.init(&f.files)
 	return f

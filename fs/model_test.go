@@ -298,6 +298,7 @@ func (m *model) SeekHole(ino tree.Ino, off uint64) (uint64, error) { return m.se
 
 func (m *model) Stats() (s tree.Stats) {
 	for _, n := range m.nodes {
+		s.Xattrs += uint64(len(n.xattrs))
 		s.Inodes++
 		s.Bytes += uint64(len(n.data))
 	}

@@ -61,6 +61,7 @@ func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int) (*Server, error)
 		DisableSplice: true,
 		// The kernel need not guess from times whether contents changed: they don't.
 		ExplicitDataCacheControl: true,
+		EnableSymlinkCaching:     !f.opts.RefuseOutsiders, // likewise, and it gives them to everybody
 		// mmap with MAP_SHARED of files that are open for direct I/O.
 		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		// What is not used is not negotiated.

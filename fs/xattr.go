@@ -6,10 +6,17 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
+// noXattrs is the answer where nothing in the tree has an extended attribute. After it the kernel does not ask again, which ls -l
+// would let it do two times for each file.
+const noXattrs = fuse.ENOSYS
+
 // GetXAttr copies the value of an extended attribute into dest and returns its size; an empty dest asks for the size alone.
 func (f *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	if !f.admit(h) {
 		return 0, fuse.EACCES
+	}
+	if f.plain {
+		return 0, noXattrs
 	}
 	value, err := f.src.GetXattr(tree.Ino(h.NodeId), name)
 	if err != nil {
@@ -31,6 +38,9 @@ func (f *FS) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []b
 func (f *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	if !f.admit(h) {
 		return 0, fuse.EACCES
+	}
+	if f.plain {
+		return 0, noXattrs
 	}
 	names, err := f.src.ListXattr(tree.Ino(h.NodeId))
 	if err != nil {
