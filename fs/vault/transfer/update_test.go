@@ -22,7 +22,7 @@ func (s *safe) mustMirror(src string) {
 	fresh.mustPack(src, ImportOptions{})
 	mustEqual(s.t, "the mirror", fresh.inside(false), s.inside(false))
 	s.read(func(v *vault.Vault) { // opening has dropped what had no name any more
-		if n := v.Stats().Inodes; n != s.inodes {
+		if n := v.Stats().Inodes; s.inodes > 0 && n != s.inodes {
 			s.t.Fatalf("the update left %d inodes without a name", s.inodes-n)
 		}
 	})
