@@ -1,6 +1,6 @@
 module encfsrun
 
-go 1.26.8
+go 1.26.0
 
 require (
 	github.com/awnumar/memguard v0.23.0

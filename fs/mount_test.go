@@ -89,7 +89,7 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 	if o.wrap != nil {
 		raw = o.wrap(f)
 	}
-	if m.serve, err = newServer(dev, raw, MaxRead(budget)); err != nil {
+	if m.serve, err = newServer(dev, raw, MaxRead(budget), !f.opts.RefuseOutsiders); err != nil {
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 		t.Fatal(err)
 	}

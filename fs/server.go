@@ -47,9 +47,11 @@ type Server struct{ fuse *fuse.Server }
 // answers the others. The mount must have the options default_permissions and max_read=maxRead. An FS is for one Server.
 //
 // dev is closed in any case. The mount dies with the Server's own copy of the descriptor, when Serve or the process ends.
-func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) { return newServer(dev, f, maxRead) }
+func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) {
+	return newServer(dev, f, maxRead, !f.opts.RefuseOutsiders)
+}
 
-func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int) (*Server, error) {
+func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, keepLinks bool) (*Server, error) {
 	fd, err := takeOver(dev)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/fuse: %w", err)
@@ -61,7 +63,7 @@ func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int) (*Server, error)
 		DisableSplice: true,
 		// The kernel need not guess from times whether contents changed: they don't.
 		ExplicitDataCacheControl: true,
-		EnableSymlinkCaching:     !f.opts.RefuseOutsiders, // likewise, and it gives them to everybody
+		EnableSymlinkCaching:     keepLinks, // likewise, but it gives them to everybody
 		// mmap with MAP_SHARED of files that are open for direct I/O.
 		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
 		// What is not used is not negotiated.
