@@ -81,6 +81,8 @@ func (a *app) root() *cobra.Command {
 		Use:           "encfsrun COMMAND",
 		Short:         "run code out of an encrypted, authenticated vault",
 		Long:          rootLong,
+		Args:          cobra.ArbitraryArgs, // else cobra's own error, which is no usage error
+		RunE:          wantsCommand,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -90,7 +92,11 @@ func (a *app) root() *cobra.Command {
 			case "json":
 				a.messages.json = true
 			default:
-				return usagef("--log-format is text or json, not %q", a.logFormat)
+				err := usagef("--log-format is text or json, not %q", a.logFormat)
+				if cmd.Name() == "run" {
+					err = ownFailure(err)
+				}
+				return err
 			}
 			return nil
 		},
@@ -109,6 +115,14 @@ func (a *app) root() *cobra.Command {
 		a.keyCommand(), a.checkCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
 	)
 	return root
+}
+
+// wantsCommand is what a command does that is only there for those below it.
+func wantsCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("there is no command %q; see: %s --help", args[0], cmd.CommandPath())
+	}
+	return cmd.Help()
 }
 
 const rootLong = `encfsrun runs code out of an encrypted, authenticated vault.

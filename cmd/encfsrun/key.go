@@ -24,6 +24,8 @@ func (a *app) keyCommand() *cobra.Command {
 		Long: `key manages the slots of a vault, at most 8: each wraps the same master key under one passkey. A change is atomic: after
 a crash the vault opens with the slots as before or as after. The master key never changes: old copies of the vault's
 header still open with the passkeys of their time.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: wantsCommand,
 	}
 	cmd.AddCommand(a.keyListCommand(), a.keyAddCommand(), a.keyRemoveCommand(), a.keyPasswdCommand())
 	return cmd

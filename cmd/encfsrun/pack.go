@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
@@ -67,6 +68,9 @@ type packResult struct {
 }
 
 func (a *app) pack(ctx context.Context, src, path string, f *packFlags) error {
+	// Names of a large directory are short-lived garbage beside a tree that the collector need not trace: collecting often is
+	// cheap here, and keeps the memory of a pack to little more than the tree.
+	debug.SetGCPercent(20)
 	options, err := f.importOptions(path)
 	if err != nil {
 		return err

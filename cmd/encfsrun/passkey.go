@@ -10,6 +10,7 @@ import (
 	"os/exec"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault"
@@ -30,7 +31,21 @@ func (p *passkeyFlags) complete() (keyring.Source, error) {
 	s := p.source
 	s.EnvFile = os.Getenv("ENCFSRUN_PASSKEY_FILE")
 	s.CredentialsDir = os.Getenv("CREDENTIALS_DIRECTORY")
+	if err := checkDescriptor("--passkey-fd", s.FD); err != nil {
+		return s, err
+	}
 	return s, s.Validate()
+}
+
+// checkDescriptor refuses a descriptor that nobody opened for us.
+func checkDescriptor(flag string, fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		return usagef("%s %d is no open descriptor", flag, fd)
+	}
+	return nil
 }
 
 // filled is a flag that must not be empty: an unset variable in a script must not mean "ask somebody else".
@@ -70,6 +85,9 @@ func (p *newPasskeyFlags) add(flags *pflag.FlagSet) {
 
 func (p *newPasskeyFlags) validate() error {
 	if err := p.source.Validate(); err != nil {
+		return err
+	}
+	if err := checkDescriptor("--new-passkey-fd", p.source.FD); err != nil {
 		return err
 	}
 	_, _, err := p.params()
@@ -188,8 +206,10 @@ func (a *app) unlock(ctx context.Context, path string, source keyring.Source) (*
 				return nil, err
 			}
 		}
-		master, u.slot, err = keyring.Unlock(id, slots, passkey, helperKDF(ctx))
-		return master, err
+		if master, u.slot, err = keyring.Unlock(id, slots, passkey, helperKDF(ctx)); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return master, nil
 	})
 	if err != nil {
 		return nil, err
