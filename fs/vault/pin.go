@@ -107,12 +107,7 @@ func (s *Pins) save(p Pin, force bool) error {
 }
 
 func (s *Pins) trySave(p Pin, force bool) error {
-	if err := s.fsys.Mkdir(s.dir, 0o700); err == nil {
-		err = s.fsys.SyncDir(path.Dir(s.dir))
-		if err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
+	if err := s.fsys.Mkdir(s.dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	lock, err := s.lock()
@@ -137,6 +132,10 @@ func (s *Pins) lock() (disk.File, error) {
 	name := path.Join(s.dir, lockName)
 	file, err := s.fsys.OpenWrite(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		// The folder is new, maybe made by a process that was killed: its name is made durable before there is a lock in it.
+		if err = s.fsys.SyncDir(path.Dir(s.dir)); err != nil {
+			return nil, err
+		}
 		if file, err = s.fsys.Create(name, 0o600); errors.Is(err, fs.ErrExist) {
 			file, err = s.fsys.OpenWrite(name)
 		}
