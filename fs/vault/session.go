@@ -178,13 +178,8 @@ func (s *Session) commit(closing bool) error {
 
 // adopt lets the vault read from the segments that this session has made.
 func (s *Session) adopt() {
-	known := len(s.v.segs)
-	for i, made := range s.w.made {
-		if j := known - 1; j < 0 || s.v.segs[j].header.number < made.header.number {
-			s.v.segs = append(s.v.segs, s.w.made[i])
-			known++
-		}
-	}
+	s.v.segs = append(s.v.segs, s.w.made[s.w.adopted:]...)
+	s.w.adopted = len(s.w.made)
 	s.v.tail = s.w.tail
 }
 

@@ -54,6 +54,7 @@ type writer struct {
 	tail    tail
 	torn    []uint64 // segment files that were never finished; they go when their number is needed
 	made    []*segment
+	adopted int           // of them, that the vault reads from and closes
 	durable atomic.Uint64 // blocks below this number are synced (W3)
 
 	running chan error // holds the result of the batch under way
@@ -98,8 +99,12 @@ func newWriter(fsys disk.FS, vault string, keys *seal.Keys, generation uint64, t
 	return w, nil
 }
 
-// release wipes the writer's buffers. The batch under way has to be over.
+// release wipes the writer's buffers and closes the segments that hold no commit. The batch under way has to be over.
 func (w *writer) release() {
+	for _, s := range w.made[w.adopted:] {
+		s.file.Close()
+	}
+	w.adopted = len(w.made)
 	for _, b := range []*batch{w.batch, w.spare} {
 		if b != nil {
 			b.plain.Destroy()
@@ -367,7 +372,6 @@ func (w *writer) abort() error {
 	w.release()
 	var failed error
 	for _, s := range slices.Backward(w.made) {
-		s.file.Close()
 		if failed == nil {
 			if failed = w.fsys.Remove(segmentPath(w.vault, s.header.number)); errors.Is(failed, fs.ErrNotExist) {
 				failed = nil
