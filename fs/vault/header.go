@@ -14,6 +14,7 @@ import (
 	"path"
 	"reflect"
 	"slices"
+	"syscall"
 
 	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault/disk"
@@ -42,6 +43,10 @@ type Header struct {
 
 	mac  seal.Hash
 	name string // which of the twins it was read from
+
+	// unread is why the disk did not give the other twin, which may be the newer one. It is blamed before anybody is taken for
+	// having put back an old header, and the keys are not changed on top of one.
+	unread error
 }
 
 // headerJSON is vault.json field by field. On disk: the order and the names are the canonical encoding.
@@ -134,6 +139,11 @@ func parseTwins(fsys disk.FS, vault string) (found []*Header, errs []error) {
 func readHeaders(fsys disk.FS, vault string) ([]*Header, error) {
 	found, errs := parseTwins(fsys, vault)
 	if len(found) > 0 {
+		for _, err := range errs {
+			if errors.Is(err, syscall.EIO) {
+				found[0].unread = fmt.Errorf("open %s: %w", vault, errors.Unwrap(err))
+			}
+		}
 		return found, nil
 	}
 	if errors.Is(errs[0], fs.ErrNotExist) && !errors.Is(errs[1], fs.ErrNotExist) {

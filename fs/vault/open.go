@@ -99,6 +99,9 @@ func (v *Vault) loadLog(w *workspace, writer bool) error {
 		return err
 	}
 	if newest := o.tip.header.generation; newest > v.header.Generation { // vault.json restored from an older copy
+		if v.header.unread != nil {
+			return v.header.unread
+		}
 		return &IntegrityError{fmt.Sprintf("%s of %s", headerName, v.path),
 			fmt.Sprintf("is older (generation %d) than the log (generation %d)", v.header.Generation, newest)}
 	}

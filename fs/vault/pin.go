@@ -169,6 +169,9 @@ func (v *Vault) checkPin(durable bool) error {
 		v.warn(err)
 	}
 	if old != nil && !v.options.AcceptRollback {
+		if old.Generation > v.header.Generation && v.header.unread != nil {
+			return v.header.unread
+		}
 		if detail := v.missing(old); detail != "" {
 			return &RollbackError{v.path, detail}
 		}

@@ -11,7 +11,7 @@ import (
 
 // ChangeSlots replaces the key slots by what change makes of them, atomically: afterwards, and after a crash, the vault opens
 // with the slots as before or as after. It works beside a writer and readers; two changes at once are a *BusyError. The new
-// generation is pinned. change gets the slots as they are now, not as they were at Unlock.
+// generation is pinned; a *PinError says that this alone failed. change gets the slots as they are now, not as they were at Unlock.
 func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.Slot) ([]keyring.Slot, error)) error {
 	lock, err := takeLock(fsys, u.Path, headerByte)
 	if err != nil {
@@ -21,6 +21,9 @@ func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.S
 	now, err := currentHeader(fsys, u.Path, u.Keys, u.Header.VaultID)
 	if err != nil {
 		return err
+	}
+	if now.unread != nil {
+		return now.unread
 	}
 	if err := syncNames(fsys, u.Path); err != nil {
 		return err
@@ -45,7 +48,10 @@ func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.S
 	if pins == nil {
 		return nil
 	}
-	return pins.save(Pin{VaultID: next.VaultID, Generation: next.Generation}, false)
+	if err := pins.save(Pin{VaultID: next.VaultID, Generation: next.Generation}, false); err != nil {
+		return &PinError{err}
+	}
+	return nil
 }
 
 // currentHeader reads the header again: the newest twin that authenticates.
