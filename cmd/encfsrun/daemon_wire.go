@@ -50,9 +50,9 @@ type failure struct {
 func failureOf(err error) *failure {
 	var known *codeError
 	if errors.As(err, &known) {
-		return &failure{known.message, known.code}
+		return &failure{sentence(err), known.code}
 	}
-	message := err.Error()
+	message := sentence(err)
 	if next := hint(err); next != "" {
 		message += "; " + next
 	}

@@ -90,13 +90,23 @@ func (a *app) keyAddCommand() *cobra.Command {
 			if err := fresh.validate(); err != nil {
 				return err
 			}
-			return a.changeSlots(cmd.Context(), args[0], &passkey, func(ctx context.Context, u *unlocked, slots []keyring.Slot) ([]keyring.Slot, error) {
+			var slot keyring.Slot
+			made := false // the machine key, by us
+			err := a.changeSlots(cmd.Context(), args[0], &passkey, func(ctx context.Context, u *unlocked, slots []keyring.Slot) (_ []keyring.Slot, err error) {
 				if len(slots) >= keyring.MaxSlots {
 					return nil, fmt.Errorf("%s has %d key slots already, and can have no more; remove one with: encfsrun key remove", args[0], len(slots))
 				}
-				slot, err := newSlot(ctx, a, u, &fresh, machine, args[0])
+				if machine == "" {
+					slot, err = fresh.slot(ctx, a, u.Header.VaultID, u.Master, args[0])
+				} else {
+					slot, made, err = machineSlot(ctx, u, machine)
+				}
 				return append(slots, slot), err
 			})
+			if err != nil && made {
+				a.removeUnused(machine, slot, args[0])
+			}
+			return err
 		},
 	}
 	passkey.add(cmd.Flags())
@@ -105,20 +115,31 @@ func (a *app) keyAddCommand() *cobra.Command {
 	return cmd
 }
 
-// newSlot wraps the master key under a new passphrase, or under the machine key in a file.
-func newSlot(ctx context.Context, a *app, u *unlocked, fresh *newPasskeyFlags, machine, name string) (keyring.Slot, error) {
-	if machine == "" {
-		return fresh.slot(ctx, a, u.Header.VaultID, u.Master, name)
-	}
-	key, err := keyring.GenerateMachineKey(machine)
+// machineSlot wraps the master key under the machine key in a file; made says that it is a new one.
+func machineSlot(ctx context.Context, u *unlocked, file string) (slot keyring.Slot, made bool, err error) {
+	key, err := keyring.GenerateMachineKey(file)
+	made = err == nil
 	if errors.Is(err, fs.ErrExist) {
-		key, err = keyring.ReadMachineKey(ctx, machine, os.Getenv("CREDENTIALS_DIRECTORY"))
+		key, err = keyring.ReadMachineKey(ctx, file, os.Getenv("CREDENTIALS_DIRECTORY"))
 	}
 	if err != nil {
-		return keyring.Slot{}, err
+		return slot, made, err
 	}
 	defer key.Destroy()
-	return keyring.NewMachineSlot(u.Header.VaultID, u.Master.Bytes(), key.MachineKey())
+	slot, err = keyring.NewMachineSlot(u.Header.VaultID, u.Master.Bytes(), key.MachineKey())
+	return slot, made, err
+}
+
+// removeUnused removes a machine key that was made for a slot which did not come to be. A change of slots can also fail after
+// it was made: where the vault has the slot, or can't say, the key stays.
+func (a *app) removeUnused(file string, slot keyring.Slot, vaultPath string) {
+	h, err := vault.ReadHeader(a.disk, vaultPath)
+	if err != nil || slices.ContainsFunc(h.Slots, func(s keyring.Slot) bool { return s.ID == slot.ID }) {
+		return
+	}
+	if err := os.Remove(file); err != nil {
+		a.messages.warn("the machine key in %s opens nothing; it could not be removed: %v", file, err)
+	}
 }
 
 func (a *app) keyRemoveCommand() *cobra.Command {
@@ -202,7 +223,12 @@ func (a *app) changeSlots(ctx context.Context, path string, passkey *passkeyFlag
 		return err
 	}
 	defer u.Close()
-	return u.ChangeSlots(a.disk, a.pins(), func(slots []keyring.Slot) ([]keyring.Slot, error) { return change(ctx, u, slots) })
+	err = u.ChangeSlots(a.disk, a.pins(), func(slots []keyring.Slot) ([]keyring.Slot, error) { return change(ctx, u, slots) })
+	if is[*vault.PinError](err) { // the slots are changed
+		a.messages.warn("%v", err)
+		return nil
+	}
+	return err
 }
 
 // createVault makes a vault with a new passkey; fill writes its first commit.
@@ -230,6 +256,6 @@ func (a *app) createWith(ctx context.Context, path string, fresh *newPasskeyFlag
 		return root, err
 	}
 	defer keys.Destroy()
-	options := vault.Options{Pins: a.pins(), Warn: func(err error) { a.messages.warn("%v", err) }}
+	options := vault.Options{Pins: a.pins(), Warn: a.warnOnce()}
 	return vault.Create(a.disk, path, keys, []keyring.Slot{slot}, options, fill)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -19,7 +20,19 @@ type messages struct {
 
 func newMessages(out io.Writer) *messages { return &messages{out: out} }
 
-func (m *messages) error(err error) { m.fail(err.Error(), hint(err), exitCode(err)) }
+func (m *messages) error(err error) { m.fail(sentence(err), hint(err), exitCode(err)) }
+
+// sentence is what an error says, in one line: of several that were joined, each thing once. A daemon's failure can reach us by
+// two ways.
+func sentence(err error) string {
+	var parts []string
+	for part := range strings.SplitSeq(err.Error(), "\n") {
+		if part != "" && !slices.Contains(parts, part) {
+			parts = append(parts, part)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
 
 func (m *messages) fail(sentence, next string, code int) {
 	if next != "" {

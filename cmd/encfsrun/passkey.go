@@ -173,7 +173,7 @@ func (o *openFlags) add(flags *pflag.FlagSet) {
 }
 
 func (o openSettings) options(a *app) (vault.Options, error) {
-	options := vault.Options{AcceptRollback: o.AcceptRollback, Warn: func(err error) { a.messages.warn("%v", err) }}
+	options := vault.Options{AcceptRollback: o.AcceptRollback, Warn: a.warnOnce()}
 	if o.ExpectRoot == "" {
 		return options, nil
 	}
@@ -183,6 +183,17 @@ func (o openSettings) options(a *app) (vault.Options, error) {
 	}
 	options.ExpectRoot = (*vault.Root)(root)
 	return options, nil
+}
+
+// warnOnce passes on what a vault warns of, each thing once: the end of a write can fail as its beginning did.
+func (a *app) warnOnce() func(error) {
+	var last string
+	return func(err error) {
+		if text := err.Error(); text != last {
+			last = text
+			a.messages.warn("%s", text)
+		}
+	}
 }
 
 // unlocked is an open header, and which slot opened it.

@@ -53,3 +53,9 @@ func (e *BusyError) Error() string {
 	}
 	return fmt.Sprintf("%s is being written by %s", e.Path, e.Holder)
 }
+
+// PinError says that a change was made, durably, and that this machine could not remember it.
+type PinError struct{ Err error }
+
+func (e *PinError) Error() string { return e.Err.Error() }
+func (e *PinError) Unwrap() error { return e.Err }
