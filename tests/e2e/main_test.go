@@ -1,0 +1,56 @@
+// Package e2e uses the built product as people do: from a shell, on a terminal, as root and as an ordinary user, on disks that are
+// full or read-only, and with everything killed at the worst moment.
+//
+// Each test has a world of its own: a folder with its copy of the binary, a home, a state directory and a passkey. When a test
+// ends, whatever of that world is left on the machine (a process, a mount, a socket, a temporary file, a half-made vault) is a
+// failure, and is then removed.
+//
+// A test that runs as root runs as an ordinary user too. Without root the tests are those of the user who runs them.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+// built is the product, built once; each world links it.
+var built string
+
+func TestMain(m *testing.M) {
+	os.Exit(buildAndTest(m))
+}
+
+func buildAndTest(m *testing.M) int {
+	if os.Getuid() == 0 {
+		os.Chmod("/dev/fuse", 0o666) // as udev does; a bare machine may not
+	}
+	dir, err := os.MkdirTemp("", "encfsrun-e2e-bin-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	built = filepath.Join(dir, "encfsrun")
+	cmd := exec.Command("go", "build", "-o", built, "../../cmd/encfsrun")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=runtimesecret")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build encfsrun: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// rounds is how often something random is tried: n times, more where a soak asks for it (ENCFSRUN_SOAK, ENCFSRUN_ROUNDS).
+func rounds(n int) int {
+	if os.Getenv("ENCFSRUN_SOAK") == "1" {
+		n *= 10
+	}
+	if more, err := strconv.Atoi(os.Getenv("ENCFSRUN_ROUNDS")); err == nil && more > 0 {
+		n *= more
+	}
+	return n
+}
