@@ -62,6 +62,9 @@ func (v *Vault) load(writer bool) error {
 // the disk has, or where it is behind the pin, because others have gone on in between.
 func (v *Vault) loadWith(w *workspace, writer bool) error {
 	for again := !writer; ; again = false {
+		if err := v.freshHeader(writer); err != nil {
+			return err
+		}
 		if err := v.loadLog(w, writer); err != nil {
 			return err
 		}
@@ -78,12 +81,10 @@ func (v *Vault) loadWith(w *workspace, writer bool) error {
 	}
 }
 
+// loadLog is opening but for the header before it and the pin after it.
 func (v *Vault) loadLog(w *workspace, writer bool) error {
 	o := &opener{v: v, workspace: w, settle: writer, open: map[uint64]*segment{}}
 	defer o.close()
-	if err := v.freshHeader(writer); err != nil {
-		return err
-	}
 	if err := o.findTip(); err != nil {
 		return err
 	}
