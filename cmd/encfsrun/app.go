@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,6 +25,8 @@ type app struct {
 	stateDir  string // --state-dir
 	logFormat string // --log-format
 	disk      disk.FS
+
+	releaseSignals func() // ends what cancelOnSignal began; may be called again
 }
 
 // execute runs the command line and returns the exit code.
@@ -31,8 +34,8 @@ func execute(args []string) int {
 	a := &app{messages: newMessages(os.Stderr), stdout: os.Stdout, disk: disk.OS()}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
-	stop := a.cancelOnSignal(cancel)
-	defer stop()
+	a.releaseSignals = a.cancelOnSignal(cancel)
+	defer a.releaseSignals()
 	root := a.root()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -58,7 +61,7 @@ type exitStatus struct{ code int }
 func (e *exitStatus) Error() string { return "ended" }
 
 // cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount
-// replace it by rules of their own.
+// call releaseSignals when they have a mount, for their own rules: a signal to a run is its program's, and so is the status.
 func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -70,10 +73,10 @@ func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (stop func()) {
 		case <-done:
 		}
 	}()
-	return func() {
+	return sync.OnceFunc(func() {
 		signal.Stop(signals)
 		close(done)
-	}
+	})
 }
 
 func (a *app) root() *cobra.Command {

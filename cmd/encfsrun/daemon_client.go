@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"encfsrun/launcher"
+	"encfsrun/launcher/control"
 	"encfsrun/launcher/wire"
 )
 
@@ -197,6 +198,7 @@ func (d *daemonClient) Finish() error {
 	defer d.mu.Unlock()
 	switch {
 	case d.finished == nil:
+		control.Default().List(context.Background()) // removes the socket that it could not
 		return errors.New("the daemon was killed")
 	case d.finished.Error != nil:
 		return d.finished.Error.err()

@@ -86,6 +86,7 @@ func (a *app) hold(daemon *daemonClient, dir string) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	a.releaseSignals()
 	for {
 		select {
 		case <-daemon.Done():

@@ -103,6 +103,7 @@ func (a *app) run(ctx context.Context, vaultPath string, command []string, f *ru
 	if err != nil {
 		return launcher.Status{}, errors.Join(err, daemon.Finish())
 	}
+	a.releaseSignals()
 	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 }
 
