@@ -342,6 +342,9 @@ func (o *opener) adopt(st *state) error {
 		if n := len(v.segs); n > 0 && v.segs[n-1].header.number >= s.header.number {
 			return &IntegrityError{segmentObject(v.path, s.header.number), "stands in a checkpoint made before it"}
 		}
+		if n := len(v.segs); n > 0 && v.segs[n-1].end() > s.header.first { // a table beyond its segment's sealed end
+			return &IntegrityError{segmentObject(v.path, v.segs[n-1].header.number), "has more blocks in the checkpoint than its successor says"}
+		}
 		v.segs = append(v.segs, s)
 		delete(o.open, s.header.number)
 	}
