@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
 
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/seal"
@@ -98,14 +97,16 @@ func (v *Vault) build(fill func(*Session) error) error {
 	return s.finish()
 }
 
-// claimPartial makes the folder that a new vault is built in, or takes over the one that a killed process left, emptied.
+// claimPartial makes the folder that a new vault is built in, or takes over the one that a killed process left, emptied. Somebody
+// else may have put something of that name there, in a folder that others write to or in a source tree that is packed where it
+// lies: a link, for us to follow, or a folder whose log is one, for us to empty another in its place. So what is taken over is
+// ours alone, and holds nothing but what a vault does.
 func claimPartial(fsys disk.FS, partial string) (disk.File, error) {
 	if err := fsys.Mkdir(partial, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make %s: %w", partial, bare(err))
 	}
-	// In a folder that others may write to, somebody may have put a link there for us to follow.
-	if info, err := fsys.Lstat(partial); err != nil || info.Kind != disk.KindDir {
-		return nil, fmt.Errorf("%s is in the way: remove it", partial)
+	if _, err := partialFiles(fsys, partial); err != nil {
+		return nil, err
 	}
 	lock, err := takeLock(fsys, partial, writerByte)
 	if err != nil {
@@ -118,28 +119,58 @@ func claimPartial(fsys disk.FS, partial string) (disk.File, error) {
 	return lock, nil
 }
 
+// partialFiles returns the names of what a killed process may have left in the folder, but for the lock, in the order in which
+// they can be removed. Anything else there is an error.
+func partialFiles(fsys disk.FS, partial string) (names []string, err error) {
+	foreign := fmt.Errorf("%s is in the way, and not what an interrupted pack leaves: remove it", partial)
+	ours := func(name string) bool {
+		info, err := fsys.Lstat(name)
+		return err == nil && info.Kind == disk.KindDir && info.Own && info.Mode&0o022 == 0
+	}
+	if !ours(partial) {
+		return nil, foreign
+	}
+	found, err := fsys.List(partial)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range found {
+		switch name {
+		case lockName:
+		case headerName, twinName, tempName:
+			names = append(names, path.Join(partial, name))
+		case logDir:
+			logs := path.Join(partial, logDir)
+			if !ours(logs) {
+				return nil, foreign
+			}
+			segments, err := fsys.List(logs)
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range segments {
+				if parseSegmentName(s) == 0 {
+					return nil, foreign
+				}
+				names = append(names, path.Join(logs, s))
+			}
+			names = append(names, logs)
+		default:
+			return nil, foreign
+		}
+	}
+	return names, nil
+}
+
 // emptyPartial removes what a vault's folder holds, but for the lock.
 func emptyPartial(fsys disk.FS, partial string) error {
-	logs := path.Join(partial, logDir)
-	names, err := fsys.List(logs)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
+	names, err := partialFiles(fsys, partial)
 	for _, name := range names {
-		if err := fsys.Remove(path.Join(logs, name)); err != nil {
-			return err
+		if err == nil {
+			err = fsys.Remove(name)
 		}
 	}
-	names, err = fsys.List(partial)
-	if err != nil {
-		return err
-	}
-	for _, name := range slices.DeleteFunc(names, func(n string) bool { return n == lockName }) {
-		if err := fsys.Remove(path.Join(partial, name)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // clearPartial takes back the folder of a vault that did not come to be.

@@ -253,8 +253,8 @@ func (c *conformance) lstat() {
 	c.write("a", "hello")
 	c.ok(c.fs.Mkdir(c.at("d"), 0o710))
 	for name, want := range map[string]disk.Info{
-		"a": {Kind: disk.KindFile, Size: 5, Mode: 0o600},
-		"d": {Kind: disk.KindDir, Mode: 0o710},
+		"a": {Kind: disk.KindFile, Size: 5, Mode: 0o600, Own: true},
+		"d": {Kind: disk.KindDir, Mode: 0o710, Own: true},
 	} {
 		got, err := c.fs.Lstat(c.at(name))
 		c.ok(err)

@@ -130,4 +130,5 @@ type Info struct {
 	Kind Kind
 	Size int64       // in bytes; 0 for all but files
 	Mode fs.FileMode // the permission bits alone
+	Own  bool        // it belongs to the user that this process acts as
 }

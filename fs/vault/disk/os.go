@@ -109,7 +109,8 @@ func (osFS) Lstat(name string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Kind: KindOther, Mode: st.Mode().Perm()}
+	owner := st.Sys().(*syscall.Stat_t).Uid
+	info := Info{Kind: KindOther, Mode: st.Mode().Perm(), Own: owner == uint32(os.Geteuid())}
 	switch st.Mode().Type() {
 	case 0:
 		info.Kind, info.Size = KindFile, st.Size()

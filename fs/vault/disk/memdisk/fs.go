@@ -205,7 +205,7 @@ func (d *Disk) Lstat(name string) (disk.Info, error) {
 		return disk.Info{}, op.fail(err)
 	}
 	if n.dir != nil {
-		return disk.Info{Kind: disk.KindDir, Mode: n.perm}, nil
+		return disk.Info{Kind: disk.KindDir, Mode: n.perm, Own: true}, nil
 	}
-	return disk.Info{Kind: disk.KindFile, Size: n.content.size, Mode: n.perm}, nil
+	return disk.Info{Kind: disk.KindFile, Size: n.content.size, Mode: n.perm, Own: true}, nil
 }
