@@ -41,11 +41,4 @@
 // Linking this package sets RLIMIT_CORE to 0 for good, in every process of the
 // program: memguard does that when it is initialised. Nothing of memguard that
 // catches signals or exits is linked.
-//
-// # Proof that the wiping matters
-//
-// A program built with the tag nowipe wipes nothing and keeps the slabs of a
-// closed pool mapped. It exists for tests that look for secrets in memory: they
-// must find some in such a program. There is no other switch, and none that
-// could be turned in a program built without the tag.
 package guarded

@@ -122,7 +122,7 @@ func (s *scanner) present(t *testing.T, at, end uintptr) (skip, run int) {
 
 // TestScan looks for contents in the memory of the whole process: in the slabs
 // and nowhere else while blocks are cached, nowhere once they were dropped,
-// evicted, or failed to load. Built with nowipe it must fail.
+// evicted, or failed to load.
 func TestScan(t *testing.T) {
 	s := newScanner(t)
 	k := newCanary()

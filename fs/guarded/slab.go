@@ -54,9 +54,6 @@ func lockable(size int) bool {
 // destroy wipes the slab and gives its memory back to the kernel.
 func (s *slab) destroy() {
 	s.data = nil
-	if !wiping {
-		return
-	}
 	locking.Lock()
 	defer locking.Unlock()
 	s.buffer.Destroy()

@@ -86,7 +86,11 @@ func (w *world) scanIdle(t *testing.T, pid int) (h hits) {
 
 // TestWithoutWiping shows that the search at the end would find what was not wiped.
 func TestWithoutWiping(t *testing.T) {
-	w := newWorld(t, build(t, "-tags", "nowipe"))
+	overlay := spoil(t,
+		spoiling{"../../fs/guarded/wipe.go", "\tclear(b)\n", ""},
+		spoiling{"../../fs/guarded/slab.go", "\ts.buffer.Destroy()\n", ""}, // memguard wipes too, and unmaps
+	)
+	w := newWorld(t, build(t, "-overlay", overlay))
 	pid := w.mountAll(t)
 	var left hits
 	atExit(t, pid, func() { w.umount(t) }, func() { left = scan(t, pid, w.canary) })
@@ -97,9 +101,10 @@ func TestWithoutWiping(t *testing.T) {
 
 // TestReplyThroughTheHeap shows that the search would find a reply that was copied to the heap.
 func TestReplyThroughTheHeap(t *testing.T) {
-	overlay := spoil(t, "../../fs/read.go",
+	overlay := spoil(t, spoiling{"../../fs/read.go",
 		"func (r *reply) Slices() ([][]byte, fuse.Status) { return r.slices, fuse.OK }",
-		"func (r *reply) Slices() ([][]byte, fuse.Status) {\n\tfor i := range r.slices {\n\t\tr.slices[i] = append([]byte(nil), r.slices[i]...)\n\t}\n\treturn r.slices, fuse.OK\n}")
+		"func (r *reply) Slices() ([][]byte, fuse.Status) {\n\tfor i := range r.slices {\n\t\tr.slices[i] = append([]byte(nil), r.slices[i]...)\n\t}\n\treturn r.slices, fuse.OK\n}",
+	})
 	w := newWorld(t, build(t, "-overlay", overlay))
 	pid := w.mountAll(t)
 	if h := scan(t, pid, w.canary); len(h.outside) == 0 {
@@ -110,10 +115,11 @@ func TestReplyThroughTheHeap(t *testing.T) {
 
 // TestKeysOnTheHeap shows that the search would find a key that was copied to the heap.
 func TestKeysOnTheHeap(t *testing.T) {
-	overlay := spoil(t, "../../fs/vault/seal/seal.go",
-		"	k := &Keys{vault: vault, buf: buf}\n",
-		"	k := &Keys{vault: vault, buf: buf}\n	leaked = append([]byte(nil), master...)\n")
-	appendTo(t, overlay, "\nvar leaked []byte\n")
+	const file = "../../fs/vault/seal/seal.go"
+	overlay := spoil(t,
+		spoiling{file, "	k := &Keys{vault: vault, buf: buf}\n", "	k := &Keys{vault: vault, buf: buf}\n	leaked = append([]byte(nil), master...)\n"},
+		spoiling{file, "\ntype Keys struct {", "\nvar leaked []byte\n\ntype Keys struct {"},
+	)
 	w := newWorld(t, build(t, "-overlay", overlay))
 	pid := w.mountAll(t)
 	if h := scan(t, pid, w.keys); len(h.outside) == 0 {
@@ -135,39 +141,40 @@ func build(t *testing.T, flags ...string) string {
 	return binary
 }
 
-// spoil returns a -overlay file in which one source file has one text replaced.
-func spoil(t *testing.T, file, from, to string) string {
-	t.Helper()
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Count(source, []byte(from)) != 1 {
-		t.Fatalf("%s does not hold the text to be spoiled exactly once: bring this test up to date", file)
-	}
-	path, err := filepath.Abs(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	spoiled := filepath.Join(dir, "spoiled.go")
-	write(t, spoiled, strings.Replace(string(source), from, to, 1))
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {path: spoiled}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, filepath.Join(dir, "overlay.json"), string(overlay))
-	return filepath.Join(dir, "overlay.json")
-}
+// spoiling replaces a text of a source file.
+type spoiling struct{ file, from, to string }
 
-func appendTo(t *testing.T, overlay, text string) {
+// spoil returns a -overlay file with which the product is built as if its sources were changed so.
+func spoil(t *testing.T, spoilings ...spoiling) string {
 	t.Helper()
-	spoiled := filepath.Join(filepath.Dir(overlay), "spoiled.go")
-	source, err := os.ReadFile(spoiled)
+	dir := t.TempDir()
+	replace := map[string]string{} // a source file's absolute path to the path of its spoiled copy
+	for i, s := range spoilings {
+		path, err := filepath.Abs(s.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		from := path
+		if spoiled, again := replace[path]; again {
+			from = spoiled
+		}
+		source, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Count(source, []byte(s.from)) != 1 {
+			t.Fatalf("%s does not hold the text to be spoiled, %q, exactly once: bring this test up to date", s.file, s.from)
+		}
+		replace[path] = filepath.Join(dir, fmt.Sprintf("spoiled%d.go", i))
+		write(t, replace[path], strings.Replace(string(source), s.from, s.to, 1))
+	}
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": replace})
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, spoiled, string(source)+text)
+	name := filepath.Join(dir, "overlay.json")
+	write(t, name, string(overlay))
+	return name
 }
 
 func write(t *testing.T, name, content string) {
