@@ -40,7 +40,6 @@ func execute(args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	if cause := context.Cause(ctx); err != nil && is[*signalError](cause) {
-		err = errors.Join(cause, err)
 		a.messages.fail(cause.Error(), "", exitCode(cause))
 		return exitCode(cause)
 	}
@@ -60,22 +59,23 @@ type exitStatus struct{ code int }
 
 func (e *exitStatus) Error() string { return "ended" }
 
-// cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount
-// call releaseSignals when they have a mount, for their own rules: a signal to a run is its program's, and so is the status.
-func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (stop func()) {
+// cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount call
+// release when they have a mount, for their own rules: a signal to a run is its program's, and so is the status. One that came
+// before that is not lost: when release returns, it has cancelled the command's context.
+func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (release func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	done := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
-		select {
-		case s := <-signals:
+		defer close(ended)
+		if s, ok := <-signals; ok {
 			cancel(&signalError{s.(syscall.Signal)})
-		case <-done:
 		}
 	}()
 	return sync.OnceFunc(func() {
-		signal.Stop(signals)
-		close(done)
+		signal.Stop(signals) // nothing is sent to it any more
+		close(signals)
+		<-ended
 	})
 }
 

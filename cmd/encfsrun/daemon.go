@@ -79,7 +79,10 @@ func (d *daemon) live() error {
 		}
 		files[0].Close()
 	}
-	if err := d.open(); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	next := d.listen(cancel)
+	if err := d.open(ctx); err != nil {
 		return err
 	}
 	if err := d.separate(); err != nil {
@@ -89,13 +92,34 @@ func (d *daemon) live() error {
 	if err := d.conn.Send(daemonMessage{Ready: &readyMessage{MaxRead: maxRead}}); err != nil {
 		return err
 	}
-	return d.serve()
+	return d.serve(<-next)
+}
+
+// attachment is the launcher's second message, or why there is none.
+type attachment struct {
+	attachMessage
+	files []*os.File
+	err   error
+}
+
+// listen waits for the launcher's second message. That the launcher has ended is noticed at once, and then gone is called: a
+// prompt that outlived it would take from the terminal what is typed for the shell.
+func (d *daemon) listen(gone func()) <-chan attachment {
+	next := make(chan attachment, 1)
+	go func() {
+		var a attachment
+		if a.files, a.err = d.conn.Receive(&a.attachMessage); a.err != nil {
+			gone()
+		}
+		next <- a
+	}()
+	return next
 }
 
 // open asks for the passkey, opens the vault and takes the guarded memory. Ctrl-C at the prompt, and the end of the launcher,
 // end it.
-func (d *daemon) open() (err error) {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
+func (d *daemon) open(ctx context.Context) (err error) {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if d.unlocked, err = d.app.unlock(ctx, d.config.Vault, d.config.Source); err != nil {
 		return err
@@ -135,19 +159,17 @@ func (d *daemon) separate() error {
 	return nil
 }
 
-func (d *daemon) serve() error {
-	var attach attachMessage
-	files, err := d.conn.Receive(&attach)
-	if errors.Is(err, io.EOF) {
+func (d *daemon) serve(attach attachment) error {
+	if errors.Is(attach.err, io.EOF) {
 		return errors.New("the launcher ended before there was a mount")
 	}
-	if err != nil {
-		return err
+	if attach.err != nil {
+		return attach.err
 	}
 	if attach.Abandon {
 		return nil
 	}
-	if len(files) != 1 {
+	if len(attach.files) != 1 {
 		return errors.New("the mount's descriptor did not reach the daemon")
 	}
 	options := fs.Options{RefuseOutsiders: attach.Mounted.Sandboxed, OnIntegrity: d.damaged}
@@ -155,11 +177,11 @@ func (d *daemon) serve() error {
 		options.Owner = &fs.Owner{UID: uint32(attach.Mounted.UID), GID: uint32(attach.Mounted.GID)}
 	}
 	system := fs.New(d.vault, d.cache, options)
-	server, err := fs.NewServer(files[0], system, attach.Mounted.MaxRead)
+	server, err := fs.NewServer(attach.files[0], system, attach.Mounted.MaxRead)
 	if err != nil {
 		return err
 	}
-	if err := d.startControl(attach, system); err != nil {
+	if err := d.startControl(attach.attachMessage, system); err != nil {
 		return err
 	}
 	served := make(chan struct{})

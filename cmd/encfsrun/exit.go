@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault"
 	"encfsrun/keyring"
@@ -52,7 +54,7 @@ func (e *damageError) Error() string { return e.vault + " is damaged" }
 // signalError says that a signal ended the command after it had cleaned up.
 type signalError struct{ signal syscall.Signal }
 
-func (e *signalError) Error() string { return "stopped by " + e.signal.String() }
+func (e *signalError) Error() string { return "stopped by " + unix.SignalName(e.signal) }
 
 // exitCode is the one table from errors to exit codes.
 func exitCode(err error) int {

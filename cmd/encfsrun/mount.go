@@ -51,7 +51,7 @@ func (a *app) mount(ctx context.Context, vaultPath, dir string, open *openFlags,
 		return errors.Join(err, daemon.Finish())
 	}
 	if foreground {
-		return a.hold(daemon, dir)
+		return a.hold(ctx, daemon, dir)
 	}
 	return nil
 }
@@ -82,11 +82,16 @@ func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, backgroun
 
 // hold keeps a foreground mount until it ends. A signal unmounts it; where programs still use it, it stays, and the next
 // signal tries again.
-func (a *app) hold(daemon *daemonClient, dir string) error {
+func (a *app) hold(ctx context.Context, daemon *daemonClient, dir string) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	a.releaseSignals()
+	if a.releaseSignals(); ctx.Err() != nil {
+		select {
+		case signals <- syscall.SIGTERM: // one came while it was mounted
+		default: // and more since
+		}
+	}
 	for {
 		select {
 		case <-daemon.Done():

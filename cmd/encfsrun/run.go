@@ -103,13 +103,19 @@ func (a *app) run(ctx context.Context, vaultPath string, command []string, f *ru
 	if err != nil {
 		return launcher.Status{}, errors.Join(err, daemon.Finish())
 	}
-	a.releaseSignals()
+	if a.releaseSignals(); ctx.Err() != nil {
+		return launcher.Status{}, errors.Join(context.Cause(ctx), daemon.Finish())
+	}
 	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 }
 
-// ownFailure makes an error of run exit with 125, whatever its kind: the other codes are the program's.
+// ownFailure makes an error of run exit with 125, whatever its kind: the other codes are the program's. Only a signal that ended
+// the run before there was a program, as Ctrl-C at the prompt does, keeps its own.
 func ownFailure(err error) error {
 	f := failureOf(err)
+	if f.Code > 128 {
+		return f.err()
+	}
 	return &codeError{exitOwn, f.Message}
 }
 
