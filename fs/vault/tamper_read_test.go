@@ -174,6 +174,9 @@ func TestTamperWithTheKey(t *testing.T) {
 			v.keys.Destroy()
 			v.Close()
 		}
+		if r, err := g.checked(forged); err != nil || len(r.Damage) == 0 && r.Root == g.root {
+			t.Errorf("%v forged: check says %+v, %v", p, r, err)
+		}
 		if got, err := g.judge(forged, Options{ExpectRoot: &g.root}); err != nil || got != refusal && got != partly {
 			t.Errorf("%v forged, with a root: %s %v", p, got, err)
 		}
