@@ -172,6 +172,7 @@ func TestPrompt(t *testing.T) {
 	if p.modes() != p.before {
 		t.Errorf("modes %+v, before %+v", p.modes(), p.before)
 	}
+	p.expect("\r\n") // the terminal may deliver it after the child's end
 	if shown := p.shown(); shown != "passkey for \"v\": \r\n" {
 		t.Errorf("the terminal shows %q", shown)
 	}
