@@ -27,7 +27,7 @@ func DefaultBudget(writable bool) (int64, error) {
 		return 0, fmt.Errorf("the size of RAM can't be read: %w", err)
 	}
 	ram := int64(min(info.Totalram*uint64(info.Unit), math.MaxInt64))
-	limit, err := cgroupMemoryLimit(os.DirFS("/"))
+	groups, err := cgroupMemory(os.DirFS("/"))
 	if err != nil {
 		return 0, fmt.Errorf("the memory limit of this process can't be read: %w", err)
 	}
@@ -35,7 +35,7 @@ func DefaultBudget(writable bool) (int64, error) {
 	if !lockUnlimited() {
 		memlock = memlockLimit()
 	}
-	return budget(writable, min(ram, limit), memlock), nil
+	return budget(writable, min(ram, groups.limit), memlock), nil
 }
 
 // budget applies the rule to a machine with ram bytes that lets memlock bytes
