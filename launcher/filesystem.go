@@ -20,6 +20,7 @@ type Filesystem interface {
 // Mounted describes a mount to the file system that is to serve it.
 type Mounted struct {
 	Dir       string `json:"dir"`       // where it is mounted, as those see it who use it
+	Device    string `json:"device"`    // "major:minor", as the mount table of the machine has it; empty for a sandbox's
 	Sandboxed bool   `json:"sandboxed"` // made inside a sandbox: requests of pid 0 come from outside and are to be refused
 	ReadOnly  bool   `json:"read_only"`
 	MaxRead   int    `json:"max_read"` // bytes; the limit in the mount options, which the server's must equal

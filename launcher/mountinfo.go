@@ -34,6 +34,9 @@ type MountInfo struct {
 // Ours reports whether encfsrun made the mount, or it is a bind mount of such a one.
 func (m *MountInfo) Ours() bool { return m.Type == FilesystemType }
 
+// Owner is the uid of the user who mounted it, as the kernel knows it.
+func (m *MountInfo) Owner() (uid int, ok bool) { return m.superOption("user_id") }
+
 // superOption returns the number in a file system option such as "user_id=1000".
 func (m *MountInfo) superOption(name string) (int, bool) {
 	for option := range strings.SplitSeq(m.SuperOptions, ",") {

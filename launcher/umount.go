@@ -37,6 +37,24 @@ func Unmount(dir string) error {
 	if err != nil {
 		return err
 	}
+	return m.unmount()
+}
+
+// UnmountDevice is [Unmount] for the one who made the mount of this device
+// ([MountInfo].Device) at dir: what was mounted there since is left alone, with
+// [ErrNotMounted]. A device is not given to another mount while it is served.
+func UnmountDevice(dir, device string) error {
+	m, err := FindMount(dir)
+	if err != nil {
+		return err
+	}
+	if m.Device != device {
+		return fmt.Errorf("at %s there is another mount now: what was there is %w any more", dir, ErrNotMounted)
+	}
+	return m.unmount()
+}
+
+func (m *MountInfo) unmount() error {
 	mounts, err := Mounts()
 	if err != nil {
 		return err
@@ -45,9 +63,9 @@ func Unmount(dir string) error {
 	err = unmountPlain(m.Mountpoint)
 	switch {
 	case err == nil && len(copies) > 0 && probe(&copies[0]) == mountDead:
-		return clearDead(&m)
-	case errors.Is(err, unix.EBUSY) && probe(&m) == mountDead:
-		return clearDead(&m)
+		return clearDead(m)
+	case errors.Is(err, unix.EBUSY) && probe(m) == mountDead:
+		return clearDead(m)
 	case errors.Is(err, unix.EBUSY):
 		return &BusyError{Dir: m.Mountpoint}
 	case err != nil:

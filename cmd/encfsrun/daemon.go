@@ -191,7 +191,7 @@ func (d *daemon) serve(attach attachment) error {
 	}
 	go tidyWhenIdle(d.cache, served)
 	if attach.Background {
-		d.background(attach.Mounted.Dir, served)
+		d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
 	}
 	<-served
 	return nil

@@ -30,6 +30,7 @@ func (d *daemon) startControl(attach attachMessage, system *fs.FS) error {
 	id := d.vault.ID()
 	reporter := &reporter{daemon: d, system: system, base: control.Status{
 		Mountpoint: attach.Mounted.Dir, Vault: d.config.Vault, VaultID: hex.EncodeToString(id[:]), Name: d.config.Name,
+		Device: attach.Mounted.Device, Sandboxed: attach.Mounted.Sandboxed,
 		PID: os.Getpid(), UID: os.Getuid(), State: control.Serving, ReadOnly: attach.Mounted.ReadOnly, Started: time.Now().UTC(),
 	}}
 	server, err := control.Default().Listen(reporter.base)
@@ -72,7 +73,10 @@ func (r *reporter) Sync(context.Context) error { return nil }
 
 // background lets go of the terminal and of the launcher, which ends now. SIGTERM and SIGINT unmount from here on; where programs
 // use the mount it goes on being served, and the next signal tries again.
-func (d *daemon) background(mountpoint string, served <-chan struct{}) {
+//
+// Only the mount of this device is unmounted: after umount -l, which leaves the daemon to those who still hold files, the mount
+// point can be another mount's.
+func (d *daemon) background(mountpoint, device string, served <-chan struct{}) {
 	if null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0); err == nil {
 		for fd := range 3 {
 			unix.Dup2(int(null.Fd()), fd)
@@ -85,7 +89,7 @@ func (d *daemon) background(mountpoint string, served <-chan struct{}) {
 		for {
 			select {
 			case <-signals:
-				launcher.Unmount(mountpoint) // nobody is there to be told; the state stays visible in status
+				launcher.UnmountDevice(mountpoint, device) // nobody is there to be told; the state stays visible in status
 			case <-served:
 				return
 			}

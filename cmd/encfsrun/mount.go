@@ -47,27 +47,33 @@ func (a *app) mount(ctx context.Context, vaultPath, dir string, open *openFlags,
 	if err != nil {
 		return err
 	}
-	if err := a.attachMount(daemon, vaultPath, dir, !foreground); err != nil {
+	device, err := a.attachMount(daemon, vaultPath, dir, !foreground)
+	if err != nil {
 		return errors.Join(err, daemon.Finish())
 	}
 	if foreground {
-		return a.hold(ctx, daemon, dir)
+		return a.hold(ctx, daemon, dir, device)
 	}
 	return nil
 }
 
-// attachMount mounts and hands the mount to the daemon; it returns when the mount answers.
-func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, background bool) error {
+// attachMount mounts and hands the mount to the daemon; it returns the mount's device when the mount answers.
+func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, background bool) (device string, err error) {
 	source, err := filepath.Abs(vaultPath)
 	if err != nil {
-		return err
+		return "", err
 	}
 	fuse, err := launcher.Mount(dir, launcher.MountOptions{ReadOnly: true, FSName: source, MaxRead: daemon.maxRead})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer fuse.Close()
-	m := launcher.Mounted{Dir: dir, ReadOnly: true, MaxRead: daemon.maxRead, UID: os.Getuid(), GID: os.Getgid()}
+	mounted, err := launcher.FindMount(dir)
+	if err != nil {
+		return "", err
+	}
+	device = mounted.Device
+	m := launcher.Mounted{Dir: dir, Device: device, ReadOnly: true, MaxRead: daemon.maxRead, UID: os.Getuid(), GID: os.Getgid()}
 	err = daemon.attach(fuse, attachMessage{Mounted: m, Background: background})
 	if err == nil {
 		// The daemon answers by now; the mount is ready when a stranger's request is answered too.
@@ -75,14 +81,16 @@ func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, backgroun
 	}
 	if err != nil {
 		fuse.Close() // else the mount that nobody serves would hang
-		return errors.Join(err, launcher.Unmount(dir))
+		return "", errors.Join(err, launcher.UnmountDevice(dir, device))
 	}
-	return nil
+	return device, nil
 }
 
 // hold keeps a foreground mount until it ends. A signal unmounts it; where programs still use it, it stays, and the next
 // signal tries again.
-func (a *app) hold(ctx context.Context, daemon *daemonClient, dir string) error {
+//
+// It unmounts its own mount only: after umount -l and a mount of another vault at dir, dir is that one's.
+func (a *app) hold(ctx context.Context, daemon *daemonClient, dir, device string) error {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -97,7 +105,9 @@ func (a *app) hold(ctx context.Context, daemon *daemonClient, dir string) error 
 		case <-daemon.Done():
 			return daemon.Finish()
 		case <-signals:
-			if err := launcher.Unmount(dir); err != nil && !errors.Is(err, launcher.ErrNotMounted) {
+			if err := launcher.UnmountDevice(dir, device); errors.Is(err, launcher.ErrNotMounted) {
+				a.messages.warn("%s is unmounted already; what programs still hold of it is served until they let go", dir)
+			} else if err != nil {
 				a.messages.error(err)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"text/tabwriter"
 	"time"
 
@@ -53,7 +52,7 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	}
 	registry := control.Default()
 	var watch *control.Watch
-	if status, err := registry.Find(ctx, m.Mountpoint); err == nil {
+	if status, err := findDaemon(ctx, registry, &m); err == nil {
 		// A daemon that is hard to watch is unmounted all the same.
 		if watch, err = registry.Watch(ctx, status); err == nil {
 			defer watch.Close()
@@ -62,8 +61,8 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if err := launcher.Unmount(m.Mountpoint); err != nil {
 		return err
 	}
-	if watch == nil {
-		return nil
+	if mounts, err := launcher.Mounts(); watch == nil || err != nil || len(m.Copies(mounts)) > 0 {
+		return nil // bind mounts keep the daemon serving
 	}
 	ctx, cancel := context.WithTimeout(ctx, wipeTime)
 	defer cancel()
@@ -71,6 +70,15 @@ func (a *app) umount(ctx context.Context, dir string) error {
 		return fmt.Errorf("%s is unmounted, but its daemon has not ended: %w; see: encfsrun status", m.Mountpoint, err)
 	}
 	return nil
+}
+
+// findDaemon returns the daemon of a mount.
+func findDaemon(ctx context.Context, registry *control.Registry, m *launcher.MountInfo) (control.Status, error) {
+	uid, ok := m.Owner()
+	if !ok {
+		return control.Status{}, control.ErrNotFound
+	}
+	return registry.FindMount(ctx, uid, m.Device)
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -106,13 +114,13 @@ func (a *app) statusList(ctx context.Context, args []string) ([]control.Status, 
 		list, err := registry.List(ctx)
 		return append([]control.Status{}, list...), err
 	}
-	name := args[0]
-	if m, err := launcher.FindMount(name); err == nil {
-		name = m.Mountpoint
-	} else if filepath.IsAbs(name) {
-		name = filepath.Clean(name)
+	var s control.Status
+	m, err := launcher.FindMount(args[0])
+	if err == nil {
+		s, err = findDaemon(ctx, registry, &m)
+	} else {
+		s, err = registry.FindName(ctx, args[0])
 	}
-	s, err := registry.Find(ctx, name)
 	if errors.Is(err, control.ErrNotFound) {
 		return nil, fmt.Errorf("nothing serves %s; encfsrun status lists what does", args[0])
 	}

@@ -69,19 +69,37 @@ func (r *Registry) List(ctx context.Context) ([]Status, error) {
 	return list.found, errors.Join(errs...)
 }
 
-// Find returns the live daemon that has this mount point (an absolute path
-// without symlinks) or name; among several the one started last.
-func (r *Registry) Find(ctx context.Context, mountpointOrName string) (Status, error) {
+// FindMount returns the live daemon of user uid that serves the mount of this
+// device ("major:minor"). What a daemon calls its mount point is not compared:
+// anybody can list a daemon that claims the path of another's mount, and to a
+// run it is a path inside. Device and uid are to be the kernel's word, from the
+// mount table; no two mounts that are served have the same device.
+func (r *Registry) FindMount(ctx context.Context, uid int, device string) (Status, error) {
+	return r.find(ctx, device, func(s Status) bool {
+		return device != "" && !s.Sandboxed && s.UID == uid && s.Device == device
+	})
+}
+
+// FindName returns the live daemon of this registry's user that has this name;
+// among several the one started last. Those of others don't count, not even
+// for root: they can call themselves what they like.
+func (r *Registry) FindName(ctx context.Context, name string) (Status, error) {
+	return r.find(ctx, name, func(s Status) bool {
+		return name != "" && s.UID == r.uid && s.Name == name
+	})
+}
+
+func (r *Registry) find(ctx context.Context, what string, match func(Status) bool) (Status, error) {
 	list, err := r.List(ctx)
 	for _, s := range slices.Backward(list) {
-		if mountpointOrName != "" && (s.Mountpoint == mountpointOrName || s.Name == mountpointOrName) {
+		if match(s) {
 			return s, nil
 		}
 	}
 	if err != nil {
 		return Status{}, err
 	}
-	return Status{}, fmt.Errorf("%q: %w", mountpointOrName, ErrNotFound)
+	return Status{}, fmt.Errorf("%q: %w", what, ErrNotFound)
 }
 
 // collector gathers the answers of daemons that are asked at the same time.

@@ -141,13 +141,11 @@ func TestStatusComesBack(t *testing.T) {
 	if diff := cmp.Diff([]Status{a, b}, list(t, r)); diff != "" {
 		t.Error(diff)
 	}
-	for _, what := range []string{"/mnt/b", "name-of-b"} {
-		if got, err := r.Find(context.Background(), what); err != nil || got.Mountpoint != "/mnt/b" {
-			t.Errorf("%s: %v, %v", what, got, err)
-		}
+	if got, err := r.FindName(context.Background(), "name-of-b"); err != nil || got.Mountpoint != "/mnt/b" {
+		t.Errorf("found %v, %v", got, err)
 	}
-	for _, what := range []string{"", "/mnt/c", "/mnt"} {
-		if got, err := r.Find(context.Background(), what); !errors.Is(err, ErrNotFound) {
+	for _, what := range []string{"", "/mnt/b", "name"} {
+		if got, err := r.FindName(context.Background(), what); !errors.Is(err, ErrNotFound) {
 			t.Errorf("%q: %v, %v", what, got, err)
 		}
 	}
@@ -158,6 +156,33 @@ func TestStatusComesBack(t *testing.T) {
 	}
 }
 
+// TestFindMount: what serves a mount is told by the kernel's word alone, its
+// user and its device. All of these claim the same mount point and name.
+func TestFindMount(t *testing.T) {
+	r := testRegistry(t)
+	claim := func(device, vault string, sandboxed bool, after time.Duration) {
+		s := sample("/mnt")
+		s.Device, s.Vault, s.Sandboxed, s.Started = device, vault, sandboxed, s.Started.Add(after)
+		start(t, r, &fake{status: s})
+	}
+	claim("0:7", "it", false, 0)
+	claim("0:8", "another mount, later", false, time.Hour)
+	claim("0:7", "a run, later", true, time.Hour)
+	claim("", "without a mount", false, time.Hour)
+	if got, err := r.FindMount(context.Background(), r.uid, "0:7"); err != nil || got.Vault != "it" {
+		t.Errorf("found %+v, %v", got, err)
+	}
+	for what, ask := range map[string]func() (Status, error){
+		"of another user": func() (Status, error) { return r.FindMount(context.Background(), r.uid+1, "0:7") },
+		"unknown":         func() (Status, error) { return r.FindMount(context.Background(), r.uid, "0:9") },
+		"of no device":    func() (Status, error) { return r.FindMount(context.Background(), r.uid, "") },
+	} {
+		if got, err := ask(); !errors.Is(err, ErrNotFound) {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+}
+
 func TestStatusFields(t *testing.T) {
 	text, err := json.Marshal(sample("/m"))
 	must(t, err)
@@ -165,6 +190,7 @@ func TestStatusFields(t *testing.T) {
 	must(t, json.Unmarshal(text, &fields))
 	for _, name := range []string{
 		"mountpoint", "vault", "name", "pid", "state", "read_only", "open_files", "guarded_bytes", "dirty_bytes", "vault_id", "uid", "started",
+		"device", "sandboxed",
 	} {
 		if _, ok := fields[name]; !ok {
 			t.Errorf("no %q in %s", name, text)

@@ -106,6 +106,9 @@ func TestRootListsAllUsers(t *testing.T) {
 		}
 	}
 	must(t, r.Sync(context.Background(), found[1]))
+	if s, err := r.FindName(context.Background(), "name-of-helper"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("root takes a name that another user claims: %+v, %v", s, err)
+	}
 	if got := list(t, asUser(r, nobody)); len(got) != 1 {
 		t.Errorf("the user itself lists %+v", got)
 	}

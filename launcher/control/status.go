@@ -28,6 +28,8 @@ type Status struct {
 	Vault        string    `json:"vault"`      // absolute path
 	VaultID      string    `json:"vault_id"`   // lower-case hex
 	Name         string    `json:"name"`       // of a run; may be empty
+	Device       string    `json:"device"`     // "major:minor" of the mount; empty for a run, whose mount only it sees
+	Sandboxed    bool      `json:"sandboxed"`  // a run: Mountpoint is a path in its sandbox
 	PID          int       `json:"pid"`        // the daemon's; List gives it in the caller's pid namespace, as the kernel says
 	UID          int       `json:"uid"`        // the daemon's; from the kernel too
 	State        State     `json:"state"`
