@@ -58,12 +58,18 @@ func (e *DamagedSlotError) Error() string {
 type KDFError struct {
 	MemoryKiB uint32 // what the derivation needs
 	Killed    bool   // the helper died of SIGKILL, which nearly always is the kernel's out-of-memory killer
-	Err       error  // what happened
+	Short     bool   // it was not begun, because no more than Available is there
+	Available int64  // in bytes; see Short
+	Err       error  // what happened, else
 }
 
 func (e *KDFError) Error() string {
-	if e.Killed {
-		return fmt.Sprintf("key derivation was killed: it needs %d MiB of memory", (e.MemoryKiB+1023)/1024)
+	needs := (e.MemoryKiB + 1023) / 1024
+	switch {
+	case e.Killed:
+		return fmt.Sprintf("key derivation was killed: it needs %d MiB of memory", needs)
+	case e.Short:
+		return fmt.Sprintf("key derivation needs %d MiB of memory, and only %d MiB are available", needs, e.Available>>20)
 	}
 	return "key derivation failed: " + e.Err.Error()
 }

@@ -78,14 +78,24 @@ func readRequest(fd int) (passphrase *guarded.Buffer, salt []byte, p Params, err
 // its hundreds of megabytes and what is left of the passphrase in them are
 // gone when it returns. command makes the process, which must call HelperMain;
 // its standard input and output, and its standard error where not set, are set
-// here. When ctx ends, so does the process.
+// here. When ctx ends, so does the process. A derivation that needs more memory
+// than is available now is not begun: else the kernel's out-of-memory killer
+// would end it, or something else on the machine, after it took all there is.
 func HelperKDF(ctx context.Context, command func() *exec.Cmd) KDF {
+	return helperKDF(ctx, command, AvailableMemory)
+}
+
+func helperKDF(ctx context.Context, command func() *exec.Cmd, available func() (int64, error)) KDF {
 	return func(passphrase *guarded.Buffer, salt []byte, p Params) (*guarded.Buffer, error) {
 		if err := p.Validate(); err != nil {
 			return nil, err
 		}
 		if len(salt) != SaltSize {
 			return nil, fmt.Errorf("salt of %d bytes instead of %d", len(salt), SaltSize)
+		}
+		// Where the kernel does not say what is available, only trying tells.
+		if bytes, err := available(); err == nil && bytes < int64(p.MemoryKiB)*1024 {
+			return nil, &KDFError{MemoryKiB: p.MemoryKiB, Short: true, Available: bytes}
 		}
 		ikm, err := guarded.NewBuffer(ikmSize)
 		if err != nil {

@@ -5,13 +5,14 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 )
 
-func helperKDF(t *testing.T, ctx context.Context, mode string) KDF {
+func testKDF(t *testing.T, ctx context.Context, mode string) KDF {
 	return HelperKDF(ctx, func() *exec.Cmd {
 		cmd := childCommand(t, mode, nil)
 		cmd.Stderr = nil
@@ -21,7 +22,7 @@ func helperKDF(t *testing.T, ctx context.Context, mode string) KDF {
 
 // TestHelperKDF: the helper derives what the process itself would.
 func TestHelperKDF(t *testing.T) {
-	kdf := helperKDF(t, t.Context(), "helper")
+	kdf := testKDF(t, t.Context(), "helper")
 	salt := bytes.Repeat([]byte{7}, SaltSize)
 	for _, phrase := range []string{"x", "a passphrase", strings.Repeat("l", MaxPassphrase)} {
 		for _, p := range []Params{cheap, {1024, 2, 4}} {
@@ -54,7 +55,7 @@ func TestHelperKDFFailures(t *testing.T) {
 		{"closes", false, "exit status 4"},
 	} {
 		t.Run(c.mode, func(t *testing.T) {
-			ikm, err := helperKDF(t, t.Context(), c.mode)(secret(t, []byte("x")), make([]byte, SaltSize), cheap)
+			ikm, err := testKDF(t, t.Context(), c.mode)(secret(t, []byte("x")), make([]byte, SaltSize), cheap)
 			var failed *KDFError
 			if !errors.As(err, &failed) || failed.Killed != c.killed || !strings.Contains(err.Error(), c.text) || ikm != nil {
 				t.Errorf("%v", err)
@@ -76,7 +77,7 @@ func TestHelperKDFContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
 	began := time.Now()
-	_, err := helperKDF(t, ctx, "hangs")(secret(t, []byte("x")), make([]byte, SaltSize), cheap)
+	_, err := testKDF(t, ctx, "hangs")(secret(t, []byte("x")), make([]byte, SaltSize), cheap)
 	var failed *KDFError
 	if !errors.Is(err, context.Canceled) || !errors.As(err, &failed) || failed.Killed {
 		t.Errorf("got %v", err)
@@ -94,6 +95,39 @@ func TestHelperKDFRefusesParameters(t *testing.T) {
 	})
 	if _, err := kdf(secret(t, []byte("x")), make([]byte, SaltSize), Params{MaxMemoryKiB + 1, 1, 1}); classOf(err) != "parameter" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestHelperKDFMemory: a derivation for which there is no memory is not begun.
+func TestHelperKDFMemory(t *testing.T) {
+	const need = 256 << 20
+	p := Params{MemoryKiB: need >> 10, Time: 1, Parallelism: 1}
+	for _, c := range []struct {
+		name      string
+		available int64
+		err       error
+		begun     bool
+	}{
+		{"none", 0, nil, false},
+		{"a byte too little", need - 1, nil, false},
+		{"just enough", need, nil, true},
+		{"unknown", 0, errors.New("no /proc"), true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			begun := false
+			kdf := helperKDF(t.Context(), func() *exec.Cmd {
+				begun = true
+				return exec.Command("/nonexistent")
+			}, func() (int64, error) { return c.available, c.err })
+			_, err := kdf(secret(t, []byte("x")), make([]byte, SaltSize), p)
+			var failed *KDFError
+			if !errors.As(err, &failed) || begun != c.begun || failed.Short == c.begun {
+				t.Fatalf("begun %v: %v", begun, err)
+			}
+			if want := fmt.Sprintf("key derivation needs 256 MiB of memory, and only %d MiB are available", c.available>>20); !c.begun && err.Error() != want {
+				t.Errorf("%v", err)
+			}
+		})
 	}
 }
 

@@ -14,6 +14,14 @@ const (
 	MinParallelism = 1
 	MaxParallelism = 16
 
+	// MaxCost bounds memory × time, which is what a derivation takes of a
+	// machine, in KiB passes: 64 GiB passes. That is 32 times RFC 9106 section
+	// 4's first recommended option (2 GiB, one pass), which is the default's
+	// cost too: half a minute where that takes a second. Without it, a header
+	// of eight slots of 4 GiB and 64 passes would keep a machine busy for
+	// a quarter of an hour and more.
+	MaxCost = 64 << 20
+
 	kibPerLane = 8
 )
 
@@ -35,7 +43,7 @@ type Params struct {
 
 // KDF derives the 32-byte input key of a passphrase slot with Argon2id. It
 // refuses parameters out of range with a *ParameterError before it allocates;
-// other failures are a *KDFError. The caller destroys the result.
+// other failures, such as memory that is not there, are a *KDFError. The caller destroys the result.
 type KDF func(passphrase *guarded.Buffer, salt []byte, p Params) (*guarded.Buffer, error)
 
 // Validate returns a *ParameterError for the first parameter out of range.
@@ -54,6 +62,9 @@ func checkParams(memoryKiB, time, parallelism uint64) error {
 	}
 	if time < MinTime || time > MaxTime {
 		return &ParameterError{"time", time, MinTime, MaxTime}
+	}
+	if cost := memoryKiB * time; cost > MaxCost { // both are small by now
+		return &ParameterError{"memory in KiB times time", cost, MinMemoryKiB * MinTime, MaxCost}
 	}
 	return nil
 }

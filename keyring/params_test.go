@@ -13,7 +13,11 @@ func TestParamsRange(t *testing.T) {
 		want string
 	}{
 		{Params{8, 1, 1}, "ok"},
-		{Params{4 << 20, 64, 16}, "ok"},
+		{Params{4 << 20, 16, 16}, "ok"},
+		{Params{1 << 20, 64, 16}, "ok"},
+		{Params{4 << 20, 17, 16}, "parameter"},
+		{Params{1<<20 + 1, 64, 16}, "parameter"},
+		{Params{4 << 20, 64, 16}, "parameter"},
 		{Params{128, 1, 16}, "ok"},
 		{Params{127, 1, 16}, "parameter"},
 		{Params{7, 1, 1}, "parameter"},

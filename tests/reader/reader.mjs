@@ -144,7 +144,7 @@ function parseKDF(type, kdf) {
   }
   const { algorithm, memory_kib, time, parallelism } = kdf;
   if (algorithm !== 'argon2id') notAVault('a kdf that is not known');
-  if (!between(parallelism, 1, 16) || !between(time, 1, 64) || !between(memory_kib, Math.max(8, 8 * parallelism), 4194304)) {
+  if (!between(parallelism, 1, 16) || !between(time, 1, 64) || !between(memory_kib, Math.max(8, 8 * parallelism), 4194304) || memory_kib * time > 67108864) {
     notAVault('kdf parameters out of bounds');
   }
   return { algorithm, memory_kib, time, parallelism, salt };
