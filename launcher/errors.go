@@ -102,12 +102,15 @@ const (
 	StageAttach FilesystemStage = "attach"
 	StageServe  FilesystemStage = "serve"
 	StageFinish FilesystemStage = "finish"
+	StageHang   FilesystemStage = "hang" // it did not come to its end, and was killed
 )
 
 func (e *FilesystemError) Error() string {
 	switch e.Stage {
 	case StageServe:
 		return "the file system's process ended while the program was running, which was killed"
+	case StageHang:
+		return "the file system's process did not end and was killed; what it had in memory was not wiped by it"
 	case StageAttach:
 		return fmt.Sprintf("the file system could not be attached: %s", e.Err)
 	default:

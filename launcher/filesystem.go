@@ -15,6 +15,11 @@ type Filesystem interface {
 	// Finish is called once, when the mount is gone or never came to be. It
 	// waits until everything is synced, wiped and ended, and says if that failed.
 	Finish() error
+	// Kill ends whoever serves at once, unwiped and unsynced as that leaves it:
+	// the last resort against one that was stopped or is stuck. Done and Finish
+	// then come to their end, and requests on the mount fail. It may be called
+	// at any time, also more than once.
+	Kill()
 }
 
 // Mounted describes a mount to the file system that is to serve it.

@@ -16,10 +16,15 @@ import (
 // DefaultStopTimeout is how long a program has to end after a SIGTERM or SIGINT.
 const DefaultStopTimeout = 8 * time.Second
 
+// DefaultEndTimeout is how long the end of a run may take once the program has
+// ended or was killed: the mount goes, the file system syncs and wipes.
+const DefaultEndTimeout = 30 * time.Second
+
 // RunOptions is how a plan is run, as far as it is not the sandbox's business.
 type RunOptions struct {
 	Stdin, Stdout, Stderr *os.File      // nil is /dev/null
 	StopTimeout           time.Duration // 0 is DefaultStopTimeout
+	EndTimeout            time.Duration // 0 is DefaultEndTimeout
 	// Started is called when the program has been executed, with the pid of the
 	// sandbox's PID 1 on this machine. May be nil.
 	Started func(pid int)
@@ -30,6 +35,10 @@ type RunOptions struct {
 // the clock of StopTimeout, after which everything in the sandbox is killed.
 // When Run returns, no process and no mount of the sandbox is left, and
 // filesystem.Finish has been called once, whatever happened.
+//
+// A file system that hangs can't hang the run: after EndTimeout, or when
+// somebody asks a second time by SIGTERM or SIGINT and the program is gone or
+// was killed, it is killed, which is a *FilesystemError of StageHang.
 //
 // Errors are of the types *PlanError, *MissingError, *SetupError, *ExecError
 // and *FilesystemError. Where the last is of StageFinish, the status is the
@@ -46,7 +55,11 @@ func Run(plan Plan, filesystem Filesystem, o RunOptions) (Status, error) {
 	if err == nil {
 		err = r.inSandbox()
 	}
-	if finish := filesystem.Finish(); finish != nil {
+	finish := r.finish()
+	if r.gaveUp {
+		return r.status, errors.Join(&FilesystemError{Stage: StageHang}, r.failure)
+	}
+	if finish != nil {
 		finish = &FilesystemError{Stage: StageFinish, Err: finish}
 		if err == nil {
 			err = finish
@@ -70,12 +83,17 @@ type run struct {
 	attaching chan error       // the outcome of Attach; nil until it was called
 	going     bool             // PID 1 was told to go on
 	started   bool             // the program was executed
+	stopping  bool             // somebody asked for the end
 	stop      <-chan time.Time // when to stop being patient; nil while nobody asked for the end
 	status    Status
 	settled   bool  // the status is known: PID 1 reported it, or the run was cut short
 	vaultGone bool  // the mount no longer answered when the program ended
 	fsGone    bool  // the file system ended
 	failure   error // the first
+
+	asked  int              // how often SIGTERM or SIGINT came
+	late   <-chan time.Time // when the end has taken too long; nil while the program may run
+	gaveUp bool             // the file system was killed
 }
 
 // inSandbox starts PID 1 and stays with it to its end.
@@ -89,9 +107,61 @@ func (r *run) inSandbox() error {
 	r.loop()
 	r.terminal.reclaim()
 	if r.attaching != nil {
-		<-r.attaching // the mount is gone, so the descriptor no longer blocks anybody
+		r.await(r.attaching)
 	}
 	return r.verdict()
+}
+
+// finish has the file system finish.
+func (r *run) finish() error {
+	r.ending()
+	finished := make(chan error, 1)
+	go func() { finished <- r.filesystem.Finish() }()
+	return r.await(finished)
+}
+
+// await waits for the file system to do its part of the end.
+func (r *run) await(done <-chan error) error {
+	for {
+		select {
+		case err := <-done:
+			return err
+		case s := <-r.signals:
+			r.count(s.(syscall.Signal))
+		case <-r.late:
+			r.giveUp()
+		}
+	}
+}
+
+// ending starts the clock of EndTimeout: the program has ended, or is killed.
+func (r *run) ending() {
+	if r.late != nil || r.gaveUp {
+		return
+	}
+	patience := r.o.EndTimeout
+	if patience == 0 {
+		patience = DefaultEndTimeout
+	}
+	r.late = time.After(patience)
+}
+
+// count counts a signal that asks for the end. The second one during the end
+// says that it takes too long.
+func (r *run) count(s syscall.Signal) {
+	if s != unix.SIGINT && s != unix.SIGTERM {
+		return
+	}
+	if r.asked++; r.asked > 1 && r.late != nil {
+		r.giveUp()
+	}
+}
+
+// giveUp kills the file system. While it is stopped or stuck, a program with a
+// request under way can't die, not even by SIGKILL, and PID 1 not before it.
+func (r *run) giveUp() {
+	r.late, r.gaveUp = nil, true
+	r.filesystem.Kill()
 }
 
 // verdict is what the run comes to, apart from the status.
@@ -143,6 +213,8 @@ func (r *run) loop() {
 		case <-r.stop:
 			r.stop = nil
 			r.cut(unix.SIGKILL)
+		case <-r.late:
+			r.giveUp()
 		case <-exited:
 			exited = nil
 		}
@@ -194,6 +266,7 @@ func (r *run) hear(m received) {
 			return
 		}
 		r.status, r.settled, r.vaultGone = *m.Status, true, m.VaultGone
+		r.ending()
 	case sayFailed:
 		r.fail(m.Failure.unpack())
 	}
@@ -225,7 +298,10 @@ func (r *run) fail(err error) {
 }
 
 // kill ends the sandbox: the kernel kills everything in it with its PID 1.
-func (r *run) kill() { r.process.Kill() } // that it has ended already is as good
+func (r *run) kill() {
+	r.process.Kill() // that it has ended already is as good
+	r.ending()
+}
 
 // cut ends the sandbox as if the program had died of a signal, unless PID 1
 // reports how it really ended.
@@ -257,6 +333,7 @@ func forwarded() []os.Signal {
 // signal passes a signal on. Before PID 1 was told to go on, one that asks for
 // the end ends the run; from then on PID 1 delivers it when the program is there.
 func (r *run) signal(s syscall.Signal) {
+	r.count(s)
 	if !r.going {
 		switch s {
 		case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
@@ -271,7 +348,8 @@ func (r *run) signal(s syscall.Signal) {
 	// A Ctrl-C of the moment before the program had the terminal is the
 	// program's business, as all later ones are.
 	early := s == unix.SIGINT && !r.started && r.terminal != nil && r.terminal.wanted
-	if (s == unix.SIGINT || s == unix.SIGTERM) && r.stop == nil && !early {
+	if (s == unix.SIGINT || s == unix.SIGTERM) && !r.stopping && !early {
+		r.stopping = true
 		patience := r.o.StopTimeout
 		if patience == 0 {
 			patience = DefaultStopTimeout
@@ -286,7 +364,15 @@ func (r *run) signal(s syscall.Signal) {
 // stopped does what a shell would if it were the program's parent: give it the
 // terminal if that is what it stopped for, else stop too, so that the shell
 // that started the launcher sees a stopped job. Its fg or bg sends SIGCONT.
+//
+// A program that was asked to end and stops instead is continued: if the
+// launcher stopped with it, the clock of StopTimeout would stand still, and the
+// program would live for as long as it likes.
 func (r *run) stopped(s syscall.Signal) {
+	if r.stopping {
+		r.resume(false)
+		return
+	}
 	if r.terminal == nil {
 		return
 	}

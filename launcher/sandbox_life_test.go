@@ -314,6 +314,71 @@ func testFilesystemDies(t *testing.T) {
 	}
 }
 
+// testFilesystemHangs stops the file system's process while the program waits
+// for it, so that not even SIGKILL ends the program: the clock, or a second
+// SIGTERM, ends the file system.
+func testFilesystemHangs(t *testing.T) {
+	const reads = "echo ready; sleep 0.3; exec cat /app/big"
+	const idles = "echo ready; sleep 0.6"
+	for _, test := range []struct {
+		name, program string
+		signals       int
+		end           time.Duration
+	}{
+		{"a signal and the clock, a request under way", reads, 1, 300 * time.Millisecond},
+		{"two signals, a request under way", reads, 2, time.Minute},
+		{"the clock, when the program has ended", idles, 0, 300 * time.Millisecond},
+		{"two signals, when the program has ended", idles, 2, time.Minute},
+	} {
+		filesystem := &child{done: make(chan struct{})}
+		b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", test.program}}, filesystem,
+			launcher.RunOptions{StopTimeout: 200 * time.Millisecond, EndTimeout: test.end})
+		must(t, filesystem.cmd.Process.Signal(unix.SIGSTOP))
+		time.Sleep(time.Second)
+		for range test.signals {
+			must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+			time.Sleep(500 * time.Millisecond)
+		}
+		r := b.end(t)
+		var failed *launcher.FilesystemError
+		if !errors.As(r.failure, &failed) || failed.Stage != launcher.StageHang {
+			t.Errorf("%s: %v, %v", test.name, r.Status, r.failure)
+		}
+	}
+}
+
+// stuck never answers to Attach.
+type stuck struct{ memory }
+
+func (s *stuck) Attach(*os.File, launcher.Mounted) error {
+	<-s.done
+	return errors.New("killed")
+}
+
+func (s *stuck) Kill() { close(s.done) }
+
+func testAttachHangs(t *testing.T) {
+	filesystem := &stuck{*newMemory()}
+	plan := build(t, launcher.Options{Command: []string{"true"}})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := launcher.Run(plan, filesystem, launcher.RunOptions{})
+		ended <- err
+	}()
+	for {
+		select {
+		case err := <-ended:
+			var failed *launcher.FilesystemError
+			if !errors.As(err, &failed) || failed.Stage != launcher.StageHang {
+				t.Errorf("ended with %v", err)
+			}
+			return
+		case <-time.After(500 * time.Millisecond):
+			must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
+		}
+	}
+}
+
 // broken fails to attach.
 type broken struct{ memory }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -173,4 +174,34 @@ func testTerminal(t *testing.T) {
 	s.expect("TYPED")
 	s.types("\x04")
 	s.expect("outer> ")
+}
+
+// roleStopper is a program that stops itself when it is asked to end.
+func roleStopper([]string) int {
+	ends := make(chan os.Signal, 8)
+	signal.Notify(ends, unix.SIGTERM)
+	fmt.Println("ready")
+	for range ends {
+		unix.Kill(os.Getpid(), unix.SIGSTOP)
+	}
+	return 0
+}
+
+// testStopsItself: a program can't make the launcher stop as a job, and with it
+// the clock that is to end the program.
+func testStopsItself(t *testing.T) {
+	binary, err := os.Readlink("/proc/self/exe")
+	must(t, err)
+	s := newSession(t, "/bin/bash", "--norc", "--noprofile", "--noediting", "-i")
+	s.expect("outer> ")
+	s.types(binary + " role-launch " + self + " role-stopper\n")
+	s.expect("ready")
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", s.cmd.Process.Pid))
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	must(t, err)
+	must(t, unix.Kill(pid, unix.SIGTERM))
+	s.expect("outer> ")
+	s.types("echo status $?\n")
+	s.expect("status 137")
 }

@@ -43,6 +43,7 @@ var roles = map[string]func([]string) int{
 	"role-loopback":    roleLoopback,
 	"role-dial":        roleDial,
 	"role-trap":        roleTrap,
+	"role-stopper":     roleStopper,
 }
 
 // self is where this binary is found inside a sandbox.
@@ -127,6 +128,8 @@ func (m *memory) Attach(device *os.File, mounted launcher.Mounted) error {
 
 func (m *memory) Done() <-chan struct{} { return m.done }
 
+func (m *memory) Kill() {}
+
 func (m *memory) Finish() error {
 	m.finished++
 	if !m.attached {
@@ -167,6 +170,12 @@ func (c *child) Attach(device *os.File, m launcher.Mounted) error {
 }
 
 func (c *child) Done() <-chan struct{} { return c.done }
+
+func (c *child) Kill() {
+	if c.cmd != nil {
+		c.cmd.Process.Kill()
+	}
+}
 
 func (c *child) Finish() error {
 	if c.cmd != nil {
@@ -323,6 +332,9 @@ var sandboxTests = []struct {
 	{"closed to others", testClosedToOthers},
 	{"launcher killed", testLauncherKilled},
 	{"file system dies", testFilesystemDies},
+	{"file system hangs", testFilesystemHangs},
+	{"attach hangs", testAttachHangs},
+	{"stops itself", testStopsItself},
 	{"attach fails", testAttachFails},
 	{"hundred runs", testHundredRuns},
 	{"doctor", testDoctor},

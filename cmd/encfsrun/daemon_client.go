@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"sync"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +19,9 @@ import (
 	"encfsrun/launcher/control"
 	"encfsrun/launcher/wire"
 )
+
+// endTime bounds how long a daemon that lost its mount, or never had one, may take to wipe and end.
+const endTime = launcher.DefaultEndTimeout
 
 // daemonClient is a launcher's side of its daemon. It is the launcher.Filesystem of a run.
 type daemonClient struct {
@@ -60,7 +66,10 @@ func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, b
 	}
 	if err := d.configure(ctx, config); err != nil {
 		d.conn.Close()
-		d.cmd.Wait()
+		ended := make(chan struct{})
+		go func() { d.cmd.Wait(); close(ended) }()
+		d.hurry(ended)
+		<-ended
 		return nil, err
 	}
 	return d, nil
@@ -169,28 +178,65 @@ func (d *daemonClient) listen() {
 	}
 }
 
-// attach hands over the descriptor of a mount and returns when it is served.
-func (d *daemonClient) attach(fuse *os.File, m attachMessage) error {
+// attach hands over the descriptor of a mount and returns when it is served, or ctx is done.
+func (d *daemonClient) attach(ctx context.Context, fuse *os.File, m attachMessage) error {
 	if err := d.conn.Send(m, fuse); err != nil {
 		return err
 	}
 	d.serving = true
-	return <-d.attached
+	select {
+	case err := <-d.attached:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Attach is launcher.Filesystem's, for the mount of a sandbox.
 func (d *daemonClient) Attach(fuse *os.File, m launcher.Mounted) error {
-	return d.attach(fuse, attachMessage{Mounted: m})
+	return d.attach(context.Background(), fuse, attachMessage{Mounted: m}) // launcher.Run kills what takes too long
 }
 
 // Done is closed when the daemon has ended, or said its last word.
 func (d *daemonClient) Done() <-chan struct{} { return d.done }
 
-// Finish waits until the daemon has wiped everything and ended, and returns what it says of that.
-func (d *daemonClient) Finish() error {
+// Kill ends the daemon at once: one that was stopped, or is stuck, obeys nothing else.
+func (d *daemonClient) Kill() { d.cmd.Process.Kill() }
+
+// hurry returns when ended is closed. After endTime, or when a signal asks for the end (once more), it kills the daemon and returns:
+// a daemon that was stopped must not make its launcher deaf too.
+func (d *daemonClient) hurry(ended <-chan struct{}) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	late := time.NewTimer(endTime)
+	defer late.Stop()
+	select {
+	case <-ended:
+		return
+	case <-signals:
+	case <-late.C:
+	}
+	d.Kill()
+}
+
+// end is Finish where no launcher.Run watches over it: the daemon has no mount, or is about to lose it.
+func (d *daemonClient) end() error {
+	d.abandon()
+	d.hurry(d.done)
+	return d.Finish()
+}
+
+// abandon tells a daemon that waits for a mount that there will be none.
+func (d *daemonClient) abandon() {
 	if !d.serving {
 		d.conn.Send(attachMessage{Abandon: true}) // a daemon that is gone needs no telling
 	}
+}
+
+// Finish waits until the daemon has wiped everything and ended, and returns what it says of that.
+func (d *daemonClient) Finish() error {
+	d.abandon()
 	<-d.done
 	d.cmd.Wait()
 	d.conn.Close()

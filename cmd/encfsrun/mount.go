@@ -47,9 +47,9 @@ func (a *app) mount(ctx context.Context, vaultPath, dir string, open *openFlags,
 	if err != nil {
 		return err
 	}
-	device, err := a.attachMount(daemon, vaultPath, dir, !foreground)
+	device, err := a.attachMount(ctx, daemon, vaultPath, dir, !foreground)
 	if err != nil {
-		return errors.Join(err, daemon.Finish())
+		return errors.Join(err, daemon.end())
 	}
 	if foreground {
 		return a.hold(ctx, daemon, dir, device)
@@ -58,7 +58,7 @@ func (a *app) mount(ctx context.Context, vaultPath, dir string, open *openFlags,
 }
 
 // attachMount mounts and hands the mount to the daemon; it returns the mount's device when the mount answers.
-func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, background bool) (device string, err error) {
+func (a *app) attachMount(ctx context.Context, daemon *daemonClient, vaultPath, dir string, background bool) (device string, err error) {
 	source, err := filepath.Abs(vaultPath)
 	if err != nil {
 		return "", err
@@ -74,10 +74,17 @@ func (a *app) attachMount(daemon *daemonClient, vaultPath, dir string, backgroun
 	}
 	device = mounted.Device
 	m := launcher.Mounted{Dir: dir, Device: device, ReadOnly: true, MaxRead: daemon.maxRead, UID: os.Getuid(), GID: os.Getgid()}
-	err = daemon.attach(fuse, attachMessage{Mounted: m, Background: background})
+	err = daemon.attach(ctx, fuse, attachMessage{Mounted: m, Background: background})
 	if err == nil {
 		// The daemon answers by now; the mount is ready when a stranger's request is answered too.
-		_, err = os.Stat(dir)
+		answer := make(chan error, 1)
+		go func() { _, err := os.Stat(dir); answer <- err }()
+		select {
+		case err = <-answer:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+			daemon.Kill() // a request that it never answers would keep this process too
+		}
 	}
 	if err != nil {
 		fuse.Close() // else the mount that nobody serves would hang
@@ -109,6 +116,8 @@ func (a *app) hold(ctx context.Context, daemon *daemonClient, dir, device string
 				a.messages.warn("%s is unmounted already; what programs still hold of it is served until they let go", dir)
 			} else if err != nil {
 				a.messages.error(err)
+			} else {
+				return daemon.end()
 			}
 		}
 	}

@@ -101,10 +101,10 @@ func (a *app) run(ctx context.Context, vaultPath string, command []string, f *ru
 	options.MaxRead = daemon.maxRead
 	plan, err := launcher.Build(options, launcher.ThisHost())
 	if err != nil {
-		return launcher.Status{}, errors.Join(err, daemon.Finish())
+		return launcher.Status{}, errors.Join(err, daemon.end())
 	}
 	if a.releaseSignals(); ctx.Err() != nil {
-		return launcher.Status{}, errors.Join(context.Cause(ctx), daemon.Finish())
+		return launcher.Status{}, errors.Join(context.Cause(ctx), daemon.end())
 	}
 	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 }
@@ -124,7 +124,12 @@ func runResult(a *app, status launcher.Status, err error) error {
 	var exec *launcher.ExecError
 	var failed *launcher.FilesystemError
 	switch {
+	case errors.As(err, &failed) && failed.Stage == launcher.StageHang:
+		return ownFailure(err) // whatever the program did: nobody knows what was wiped
 	case errors.As(err, &exec):
+		if failed != nil {
+			a.messages.error(failed) // the program's exit code says more, but a failed end is never silent
+		}
 		return &codeError{exec.ExitCode(), exec.Error()}
 	case errors.As(err, &failed) && failed.Stage == launcher.StageFinish && status.ExitCode() != 0:
 		// The program failed and so did the end: its own status says more, and the failure is said.
