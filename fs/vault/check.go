@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault/tree"
@@ -41,7 +42,7 @@ func (v *Vault) Check(ctx context.Context, progress func(done, total uint64)) (C
 		return r, err
 	}
 	defer plain.Destroy()
-	c := &checker{v: v, report: &r, plain: plain, bad: map[uint64]bool{}}
+	c := &checker{v: v, report: &r, plain: plain}
 	for i, s := range v.segs {
 		if i > 0 && v.segs[i-1].header.number == s.header.predecessor {
 			c.follows(v.segs[i-1], s)
@@ -69,7 +70,7 @@ type checker struct {
 	report *CheckReport
 	plain  *guarded.Buffer
 	sealed [BlockSize]byte
-	bad    map[uint64]bool // numbers of damaged blocks
+	bad    []uint64 // numbers of damaged blocks, rising
 }
 
 func (c *checker) add(object, detail string) {
@@ -98,7 +99,7 @@ func (c *checker) block(s *segment, index uint64) error {
 	}
 	var damage *IntegrityError
 	if errors.As(err, &damage) {
-		c.bad[s.header.first+index] = true
+		c.bad = append(c.bad, s.header.first+index)
 		c.add(damage.Object, damage.Detail)
 		err = nil
 	}
@@ -117,11 +118,10 @@ func (c *checker) files(dir Ino, path string) {
 			return true
 		}
 		t.Extents(e.Ino, 0, tree.MaxSize, func(x tree.Extent) bool {
-			for block := range c.bad {
-				if block >= x.Block && block <= lastBlock(x) {
-					c.report.Damage = append(c.report.Damage, Damage{path + e.Name, "is damaged: it has bytes in a block that was altered", true})
-					return false
-				}
+			i, _ := slices.BinarySearch(c.bad, x.Block)
+			if i < len(c.bad) && c.bad[i] <= lastBlock(x) {
+				c.report.Damage = append(c.report.Damage, Damage{path + e.Name, "is damaged: it has bytes in a block that was altered", true})
+				return false
 			}
 			return true
 		})

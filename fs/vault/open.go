@@ -58,23 +58,30 @@ func (v *Vault) load(writer bool) error {
 	return v.loadWith(w, writer)
 }
 
-// loadWith is load in memory that is there already. A reader has no lock: it looks again, once, where what it found is not what
-// the disk has, or where it is behind the pin, because others have gone on in between.
+// loadWith is load in memory that is there already. The pin is read before the log: what a writer pins while we read is newer
+// than what we find. A reader has no lock: it looks again, once, where what it found is not what the disk has, does not fit
+// together, or is behind the pin, because others have gone on in between.
 func (v *Vault) loadWith(w *workspace, writer bool) error {
 	for again := !writer; ; again = false {
-		if err := v.freshHeader(writer); err != nil {
-			return err
+		pinned, pinErr := v.pinned()
+		err := v.freshHeader(writer)
+		if err == nil {
+			err = v.loadLog(w, writer)
 		}
-		if err := v.loadLog(w, writer); err != nil {
-			return err
+		lost := false
+		if err == nil {
+			durable := writer
+			if !writer {
+				durable, lost = v.onDisk(pinned)
+			}
+			err = v.checkPin(pinned, durable && !lost)
 		}
-		durable, lost := writer, false
-		if !writer {
-			durable, lost = v.onDisk()
-		}
-		err := v.checkPin(durable)
 		var rollback *RollbackError
-		if !again || !lost && !errors.As(err, &rollback) {
+		moved := lost || isIntegrity(err) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &rollback)
+		if !again || !moved {
+			if pinErr != nil {
+				v.warn(pinErr)
+			}
 			return err
 		}
 		v.closeSegments()

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"syscall"
 	"time"
 
 	"encfsrun/fs/vault/disk"
@@ -115,7 +116,11 @@ func (s *Pins) trySave(p Pin, force bool) error {
 		return err
 	}
 	defer lock.Close()
-	if old, err := s.load(p.VaultID); err == nil && old != nil && !force {
+	old, err := s.load(p.VaultID)
+	if err != nil && p.Sequence == 0 {
+		return err // a torn pin of a whole state is not replaced by one of the header alone, which would say that no commit was seen
+	}
+	if err == nil && old != nil && !force {
 		// A reader that was slow must not put an older state over the newer one that a writer has pinned since.
 		if old.Sequence > p.Sequence {
 			p.Session, p.Sequence, p.Chain = old.Session, old.Sequence, old.Chain
@@ -157,17 +162,17 @@ func (s *Pins) lock() (disk.File, error) {
 	return file, nil
 }
 
+// pinned returns what this machine has pinned of the vault, nil where there is nothing.
+func (v *Vault) pinned() (*Pin, error) {
+	if v.options.Pins == nil {
+		return nil, nil
+	}
+	return v.options.Pins.load(v.header.VaultID)
+}
+
 // checkPin is step 6 of opening: what this machine has pinned has to be contained in what was found; then that is pinned, if it
 // is durable: what a power cut can take back would look like a rollback afterwards.
-func (v *Vault) checkPin(durable bool) error {
-	pins := v.options.Pins
-	if pins == nil {
-		return nil
-	}
-	old, err := pins.load(v.header.VaultID)
-	if err != nil {
-		v.warn(err)
-	}
+func (v *Vault) checkPin(old *Pin, durable bool) error {
 	if old != nil && !v.options.AcceptRollback {
 		if old.Generation > v.header.Generation && v.header.unread != nil {
 			return v.header.unread
@@ -185,16 +190,20 @@ func (v *Vault) checkPin(durable bool) error {
 // onDisk says of what a reader has found and would pin whether it is durable, or lost already: a writer beside us may not have
 // synced it yet, or have been killed before it could, and after a sync that failed the page cache shows what the disk never got.
 // Only vault.json and the newest segment are in doubt (W1). Where nothing is to be pinned, or the disk can't tell, it is neither.
-func (v *Vault) onDisk() (durable, lost bool) {
+func (v *Vault) onDisk(pinned *Pin) (durable, lost bool) {
 	if v.options.Pins == nil {
 		return false, false
 	}
-	if old, err := v.options.Pins.load(v.header.VaultID); err == nil && old != nil && *old == v.pin() {
+	if pinned != nil && *pinned == v.pin() {
 		return true, false
 	}
 	tip := v.segs[len(v.segs)-1]
-	if v.fsys.SyncDir(v.path) != nil || tip.file.Sync() != nil || tip.file.DropCache() != nil {
-		return false, false
+	for _, settle := range []func() error{func() error { return v.fsys.SyncDir(v.path) }, tip.file.Sync, tip.file.DropCache} {
+		// A read-only file system says so, an image's says EINVAL: nothing of it is in doubt.
+		if err := settle(); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EINVAL) {
+			v.warn(fmt.Errorf("what %s holds is not pinned, for it may not be durable: %w", v.path, bare(err)))
+			return false, false
+		}
 	}
 	sealed := make([]byte, BlockSize)
 	for i := range tip.sums {

@@ -285,6 +285,9 @@ func (r *replayer) checkpointRecord(typ record.Type, p []byte) error {
 		if err != nil {
 			return err
 		}
+		if len(s.Sums) > MaxSegmentBlocks {
+			return fmt.Errorf("%w: a table of %d blocks", record.ErrMalformed, len(s.Sums))
+		}
 		if n := len(st.tables); n > 0 && (st.tables[n-1].Number >= s.Number || st.tables[n-1].First+uint64(len(st.tables[n-1].Sums)) > s.First) {
 			return fmt.Errorf("%w: segment tables out of order", record.ErrMalformed)
 		}
@@ -293,6 +296,9 @@ func (r *replayer) checkpointRecord(typ record.Type, p []byte) error {
 		e, err := record.ParseEpoch(p)
 		if err != nil {
 			return err
+		}
+		if len(st.epochs) == maxEpochs {
+			return fmt.Errorf("%w: more than %d epochs", record.ErrMalformed, maxEpochs)
 		}
 		st.epochs = append(st.epochs, e)
 	default:

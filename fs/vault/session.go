@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"encfsrun/fs/vault/record"
@@ -176,10 +177,16 @@ func (s *Session) commit(closing bool) error {
 	return nil
 }
 
-// adopt lets the vault read from the segments that this session has made.
+// adopt lets the vault read from the segments that this session has made, as far as they are committed: copies, for the writer goes
+// on with its own.
 func (s *Session) adopt() {
-	s.v.segs = append(s.v.segs, s.w.made[s.w.adopted:]...)
-	s.w.adopted = len(s.w.made)
+	segs := slices.DeleteFunc(s.v.segs, func(x *segment) bool { return x.header.session == s.w.session })
+	for _, made := range s.w.made {
+		committed := *made
+		committed.sums = slices.Clip(made.sums)
+		segs = append(segs, &committed)
+	}
+	s.v.segs = segs
 	s.v.tail = s.w.tail
 }
 
@@ -206,11 +213,12 @@ func (s *Session) finish() error {
 	return err
 }
 
-// Abort gives up what was not committed. Where the session has committed nothing, its segments are taken back. The vault's
-// tree is then not the log's any more: close the vault.
+// Abort gives up what was not committed. Where the session has committed nothing, its segments are taken back; a commit whose
+// sync failed stays, for readers may have seen it already, and pinned it where their own sync worked. The vault's tree is then
+// not the log's any more: close the vault.
 func (s *Session) Abort() error {
-	if s.began > 0 {
-		s.w.wait()
+	s.w.wait()
+	if s.w.committed {
 		s.w.release()
 		return nil
 	}

@@ -36,14 +36,26 @@ func (v *Vault) Path() string { return v.path }
 func (v *Vault) ID() seal.ID { return v.header.VaultID }
 
 // Root returns the chain value of the last commit: one hash for the whole tree at that moment, and its history.
-func (v *Vault) Root() Root { return v.state.last.chain }
+func (v *Vault) Root() Root {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.state.last.chain
+}
 
 // Closed says whether the last session of writing ended in order. If not, a crash ended it; nothing that was reported durable
 // is lost by that.
-func (v *Vault) Closed() bool { return v.state.closed }
+func (v *Vault) Closed() bool {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.state.closed
+}
 
 // Sequence returns the number of the last commit.
-func (v *Vault) Sequence() uint64 { return v.state.last.sequence }
+func (v *Vault) Sequence() uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.state.last.sequence
+}
 
 // Lookup returns the inode that name is in dir. The errors of the reading methods are those of package tree.
 func (v *Vault) Lookup(dir Ino, name string) (Ino, error) {

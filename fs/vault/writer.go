@@ -57,8 +57,9 @@ type writer struct {
 	adopted int           // of them, that the vault reads from and closes
 	durable atomic.Uint64 // blocks below this number are synced (W3)
 
-	running chan error // holds the result of the batch under way
-	err     error
+	running   chan error // holds the result of the batch under way
+	err       error
+	committed bool // a commit is in the log, durable or not
 }
 
 type batch struct {
@@ -343,6 +344,7 @@ func (w *writer) commit(sequence uint64, nextIno tree.Ino, now time.Time, closin
 	w.pad()
 	w.settle(false)
 	if w.err == nil {
+		w.committed = true // it is the last block written: what failed above did not write all of it
 		w.err = w.sync()
 	}
 	return w.err
