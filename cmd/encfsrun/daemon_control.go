@@ -25,7 +25,7 @@ type controlServer struct {
 }
 
 // startControl lists the daemon. A mount without a control socket works, but status and umount would know nothing of it, so
-// it is refused.
+// it is refused; a run is not.
 func (d *daemon) startControl(attach attachMessage, system *fs.FS) error {
 	id := d.vault.ID()
 	reporter := &reporter{daemon: d, system: system, base: control.Status{
@@ -67,9 +67,6 @@ func (r *reporter) Status() control.Status {
 	s.GuardedBytes = r.daemon.pool.Used()
 	return s
 }
-
-// Sync has nothing to do: what can be read is durable.
-func (r *reporter) Sync(context.Context) error { return nil }
 
 // background lets go of the terminal and of the launcher, which ends now. SIGTERM and SIGINT unmount from here on; where programs
 // use the mount it goes on being served, and the next signal tries again.

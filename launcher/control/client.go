@@ -3,7 +3,6 @@ package control
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -316,26 +315,4 @@ func (r *Registry) dial(ctx context.Context, s Status) (*net.UnixConn, error) {
 	}
 	defer dir.Close()
 	return f.connect(ctx, dir, filepath.Base(s.Socket))
-}
-
-// Sync returns when all writes that the daemon had accepted are durable. It
-// takes as long as the disk does; ctx bounds it.
-func (r *Registry) Sync(ctx context.Context, s Status) error {
-	conn, err := r.dial(ctx, s)
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", s.Mountpoint, err)
-	}
-	defer conn.Close()
-	_, body, err := request(ctx, conn, http.MethodPost, "/v1/sync")
-	if err != nil {
-		return fmt.Errorf("sync %s: %w", s.Mountpoint, err)
-	}
-	var result syncAnswer
-	if err := json.Unmarshal(body, &result); err != nil {
-		return fmt.Errorf("sync %s: %w", s.Mountpoint, err)
-	}
-	if !result.Done {
-		return fmt.Errorf("sync %s: %s", s.Mountpoint, result.Error)
-	}
-	return nil
 }

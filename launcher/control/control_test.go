@@ -50,16 +50,14 @@ const nobody = 65534
 
 type fake struct {
 	status Status
-	sync   func(context.Context) error
+	block  chan struct{} // unless nil, until it is closed there is no answer
 }
 
-func (f *fake) Status() Status { return f.status }
-
-func (f *fake) Sync(ctx context.Context) error {
-	if f.sync == nil {
-		return nil
+func (f *fake) Status() Status {
+	if f.block != nil {
+		<-f.block
 	}
-	return f.sync(ctx)
+	return f.status
 }
 
 func sample(mountpoint string) Status {
@@ -206,37 +204,6 @@ func TestVeryLongFolder(t *testing.T) {
 	if got := list(t, r); len(got) != 1 || got[0].State != Serving {
 		t.Errorf("listed %v", got)
 	}
-}
-
-func TestSync(t *testing.T) {
-	r := testRegistry(t)
-	daemon := &fake{status: sample("/m")}
-	start(t, r, daemon)
-	s := list(t, r)[0]
-	must(t, r.Sync(context.Background(), s))
-	daemon.sync = func(context.Context) error { return errors.New("the disk is full") }
-	if err := r.Sync(context.Background(), s); err == nil || !strings.Contains(err.Error(), "the disk is full") {
-		t.Errorf("failed sync: %v", err)
-	}
-	cancelled := make(chan struct{})
-	daemon.sync = func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			close(cancelled)
-			return ctx.Err()
-		case <-time.After(answerTimeout + requestTimeout):
-			return nil
-		}
-	}
-	if err := r.Sync(context.Background(), s); err != nil { // longer than every limit of other requests
-		t.Errorf("slow sync: %v", err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := r.Sync(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("given up: %v", err)
-	}
-	<-cancelled
 }
 
 func TestDeadSocketsAreRemoved(t *testing.T) {

@@ -78,6 +78,16 @@ func TestForeignRuntimeDirIsNotUsed(t *testing.T) {
 	if got := r.own()[0].path; got != r.inTmp(12345) {
 		t.Errorf("would use %s", got)
 	}
+	session := r.run + "/user/12345"
+	must(t, os.Mkdir(session, 0o700))
+	if got := r.own()[0].path; got != r.inTmp(12345) { // it is root's
+		t.Errorf("would use %s", got)
+	}
+	must(t, os.Chown(session, 12345, 12345))
+	if got := r.own()[0].path; got != session+"/encfsrun" {
+		t.Errorf("would use %s instead of /tmp, where others can make folders", got)
+	}
+	must(t, os.Remove(session))
 	must(t, os.Chown(r.runtime, 12345, 12345))
 	if got := r.own()[0].path; got != r.runtime+"/encfsrun" {
 		t.Errorf("would use %s", got)
@@ -105,7 +115,6 @@ func TestRootListsAllUsers(t *testing.T) {
 			t.Errorf("the user's: %+v", s)
 		}
 	}
-	must(t, r.Sync(context.Background(), found[1]))
 	if s, err := r.FindName(context.Background(), "name-of-helper"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("root takes a name that another user claims: %+v, %v", s, err)
 	}
@@ -142,17 +151,17 @@ func TestHostileRequests(t *testing.T) {
 	for name, test := range map[string]struct{ send, want string }{
 		"unknown path":     {"GET /v1/shutdown HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 404"},
 		"wrong method":     {"POST /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405"},
-		"sync by GET":      {"GET /v1/sync HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405"},
+		"status by POST":   {"POST /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 405"},
 		"not HTTP":         {"\x00\xff\r\n\r\n", "HTTP/1.1 400"},
 		"huge header":      {"GET /v1/status HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 1<<20), "HTTP/1.1 431"},
 		"endless line":     {strings.Repeat("G", 1<<20), ""},
-		"huge body":        {"POST /v1/sync HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n" + strings.Repeat("x", 1<<20), "HTTP/1.1 413"},
+		"huge body":        {"POST /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n" + strings.Repeat("x", 1<<20), "HTTP/1.1 413"},
 		"slow header":      {"GET /v1/status HTTP/1.1\r\nHost", ""},
 		"nothing at all":   {"", ""},
 		"body not sent":    {"GET /v1/status HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "HTTP/1.1 413"},
-		"chunked body":     {"POST /v1/sync HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 413"},
+		"chunked body":     {"POST /v1/status HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", "HTTP/1.1 413"},
 		"second request":   {strings.Repeat("GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n", 1000), "HTTP/1.1 200"},
-		"expects continue": {"POST /v1/sync HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 413"},
+		"expects continue": {"POST /v1/status HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n", "HTTP/1.1 413"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial("unix", server.Path())
@@ -194,14 +203,14 @@ func TestManyIdleConnections(t *testing.T) {
 func TestServeEndsWhileFull(t *testing.T) {
 	r := testRegistry(t)
 	block := make(chan struct{})
-	server := start(t, r, &fake{status: sample("/m"), sync: func(context.Context) error { <-block; return nil }})
+	server := start(t, r, &fake{status: sample("/m"), block: block})
 	t.Cleanup(func() { close(block) }) // after Serve has ended: cleanups run last first
 	defer server.Close()
 	for range maxConnections + 5 {
 		conn, err := net.Dial("unix", server.Path())
 		must(t, err)
 		t.Cleanup(func() { conn.Close() })
-		io.WriteString(conn, "POST /v1/sync HTTP/1.1\r\nHost: x\r\n\r\n")
+		io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
 	time.Sleep(100 * time.Millisecond)
 }

@@ -3,7 +3,7 @@
 //
 // Each daemon has one unix socket, <id>.sock, in a folder that is private to
 // its user: /run/encfsrun for root, else $XDG_RUNTIME_DIR/encfsrun, else
-// /tmp/encfsrun-UID. The folders are the whole registry: what has a socket that
+// /run/user/UID/encfsrun, else /tmp/encfsrun-UID. The folders are the whole registry: what has a socket that
 // accepts connections lives, and a socket that refuses them was left by a
 // daemon that died. Beside it <id>.json holds what the daemon said of itself
 // at its start, for the time when it does not answer.
@@ -11,7 +11,6 @@
 // A daemon speaks HTTP/1.1 with JSON, one request to a connection:
 //
 //	GET  /v1/status  200 and a [Status]
-//	POST /v1/sync    200 {"done":true} once all accepted writes are durable, or 500 {"error":"…"}
 //
 // No request ends a daemon: it ends by itself when the kernel lets go of its
 // mount, whoever unmounts.
@@ -44,8 +43,6 @@ import (
 type Daemon interface {
 	// Status is called for every request and must not block.
 	Status() Status
-	// Sync returns when all that was accepted before the call is durable.
-	Sync(ctx context.Context) error
 }
 
 // Limits that a hostile or broken client meets. A request is some hundred
@@ -166,30 +163,17 @@ func handler(daemon Daemon) http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, daemon.Status())
 	})
-	mux.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
-		// As long as the disk takes. The client gives up by closing, and it is
-		// the pending read that notices: its limit would look the same.
-		limits := http.NewResponseController(w)
-		limits.SetReadDeadline(time.Time{})
-		limits.SetWriteDeadline(time.Time{})
-		if err := daemon.Sync(r.Context()); err != nil {
-			answer(w, http.StatusInternalServerError, syncAnswer{Error: err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, syncAnswer{Done: true})
-	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 { // -1 is a body of unknown length
-			answer(w, http.StatusRequestEntityTooLarge, syncAnswer{Error: "no request has a body"})
+			answer(w, http.StatusRequestEntityTooLarge, refusal{"no request has a body"})
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
 }
 
-type syncAnswer struct {
-	Done  bool   `json:"done"`
-	Error string `json:"error,omitempty"`
+type refusal struct {
+	Error string `json:"error"`
 }
 
 func answer(w http.ResponseWriter, code int, body any) {
