@@ -40,8 +40,9 @@ func TestCounts(t *testing.T) {
 				pages := map[uint64]bool{}
 				for i, n := range model {
 					pages[i/pageInodes] = true
-					if c.get(i) != n {
-						r.Fatalf("inode %d: %d, want %d", i, c.get(i), n)
+					s, number, at := c.shard(i)
+					if p := s.pages[number]; p == nil || p.n[at] != n {
+						r.Fatalf("inode %d: want %d in %+v", i, n, p)
 					}
 				}
 				have := 0

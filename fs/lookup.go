@@ -47,7 +47,6 @@ func (f *FS) tell(ino tree.Ino, out *fuse.EntryOut) fuse.Status {
 
 // Forget takes look-ups back. BATCH_FORGET comes here too, one call for each inode.
 func (f *FS) Forget(ino, n uint64) {
-	f.requests.Add(1)
 	f.known.sub(ino, n)
 }
 

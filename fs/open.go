@@ -109,7 +109,6 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 
 // Release ends an open: the last descriptor and the last mapping that came of it are gone.
 func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	f.requests.Add(1)
 	if ino := tree.Ino(in.NodeId); f.files.release(ino) {
 		f.drops.push(ino)
 	}

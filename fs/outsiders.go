@@ -17,7 +17,6 @@ import "github.com/hanwen/go-fuse/v2/fuse"
 // What the kernel has cached it shows without asking: an outsider with the right uid learns the attributes of a name that the
 // program has looked up, if he can guess it.
 func (f *FS) admit(h *fuse.InHeader) bool {
-	f.requests.Add(1)
 	if h.Pid == 0 && f.opts.RefuseOutsiders {
 		f.refused.Add(1)
 		return false
