@@ -149,9 +149,11 @@ func TestKilledPack(t *testing.T) {
 			eventually(t, "pack has begun to write", func() bool { return exists(partial) || !p.running() })
 			time.Sleep(mathrand.N(usual))
 			p.signal(syscall.SIGKILL)
-			if p.wait().code != 0 {
+			dead := p.wait().code != 0
+			if dead {
 				killed++
 			}
+			usual = aim(usual, dead)
 			if !exists(new) {
 				w.ok(pack()...)
 			}
@@ -161,12 +163,20 @@ func TestKilledPack(t *testing.T) {
 			w.sameAs(new)
 			must(t, os.RemoveAll(new))
 		}
-		t.Logf("%d of %d packs were killed at work (usually %v)", killed, total, usual)
+		t.Logf("%d of %d packs were killed at work (within %v)", killed, total, usual)
 		if killed < total/4 {
 			t.Errorf("only %d of %d packs were killed: it proves nothing", killed, total)
 		}
 		w.isVersion(vault, 1)
 	})
+}
+
+// aim corrects how late a random kill may come, on a machine whose load changes: so that some come too late, and most do not.
+func aim(latest time.Duration, dead bool) time.Duration {
+	if dead {
+		return latest * 103 / 100
+	}
+	return latest * 9 / 10
 }
 
 // sameAs says that a vault with the passphrase holds what big does.
@@ -215,7 +225,9 @@ func TestKilledUpdate(t *testing.T) {
 			}
 			time.Sleep(mathrand.N(usual))
 			p.signal(syscall.SIGKILL)
-			if p.wait().code != 0 {
+			dead := p.wait().code != 0
+			usual = aim(usual, dead)
+			if dead {
 				killed++
 				switch w.version(vault) {
 				case was:
@@ -231,7 +243,7 @@ func TestKilledUpdate(t *testing.T) {
 				w.isVersion(vault, next)
 			}
 		}
-		t.Logf("%d of %d updates were killed at work (usually %v): %d times as before, %d as after", killed, total, usual, before, after)
+		t.Logf("%d of %d updates were killed at work (within %v): %d times as before, %d as after", killed, total, usual, before, after)
 		if killed < total/4 {
 			t.Errorf("only %d of %d updates were killed: it proves nothing", killed, total)
 		}

@@ -134,7 +134,7 @@ func (w *world) exec(command ...string) *exec.Cmd {
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = w.dir
 	cmd.Env = slices.Clone(w.env)
-	cmd.WaitDelay = 10 * time.Second
+	cmd.WaitDelay = 3 * time.Second
 	return as(cmd, uid)
 }
 
