@@ -38,13 +38,6 @@ type world struct {
 	keys                               [][]byte // passphrase, master key, derived keys
 }
 
-func TestMain(m *testing.M) {
-	if os.Getuid() == 0 {
-		os.Chmod("/dev/fuse", 0o666) // as udev does; a bare machine may not
-	}
-	os.Exit(m.Run())
-}
-
 func TestNothingOutsideOfGuardedMemory(t *testing.T) {
 	w := newWorld(t, build(t))
 	pid := w.mountAll(t)
