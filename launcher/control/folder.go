@@ -57,11 +57,13 @@ func (r *Registry) own() []folder {
 	if filepath.IsAbs(r.runtime) && ownedBy(r.runtime, r.uid) {
 		folders = append(folders, folder{filepath.Join(r.runtime, folderName), r.uid})
 	}
-	folders = append(folders, folder{r.inTmp(r.uid), r.uid})
-	if session := filepath.Join(r.run, "user", strconv.Itoa(r.uid), folderName); session != folders[0].path {
-		folders = append(folders, folder{session, r.uid})
+	// Where there is a session, not in /tmp: there another user can make the
+	// folder first, which would be refused.
+	session := filepath.Join(r.run, "user", strconv.Itoa(r.uid))
+	if path := filepath.Join(session, folderName); ownedBy(session, r.uid) && (len(folders) == 0 || path != folders[0].path) {
+		folders = append(folders, folder{path, r.uid})
 	}
-	return folders
+	return append(folders, folder{r.inTmp(r.uid), r.uid})
 }
 
 func (r *Registry) inTmp(uid int) string {
