@@ -187,6 +187,7 @@ func (s *Session) adopt() {
 		segs = append(segs, &committed)
 	}
 	s.v.segs = segs
+	s.w.adopted = len(s.w.made)
 	s.v.tail = s.w.tail
 }
 
