@@ -247,15 +247,17 @@ func (v *Vault) freshHeader(writer bool) (err error) {
 	if v.header, err = currentHeader(v.fsys, v.path, v.keys, v.header.VaultID); err != nil || !writer {
 		return err
 	}
-	return syncNames(v.fsys, v.path)
+	if err := v.fsys.SyncDir(v.path); err != nil {
+		return fmt.Errorf("sync the folder %s: %w", v.path, bare(err))
+	}
+	return syncName(v.fsys, v.path)
 }
 
-// syncNames makes durable that the vault is where it is, and the names in its folder.
-func syncNames(fsys disk.FS, vault string) error {
-	for _, dir := range []string{vault, vault + "/.."} { // not path.Dir: the vault may be reached through a symlink
-		if err := fsys.SyncDir(dir); err != nil {
-			return fmt.Errorf("sync the folder %s: %w", dir, bare(err))
-		}
+// syncName makes durable that the vault is where it is.
+func syncName(fsys disk.FS, vault string) error {
+	parent := vault + "/.." // not path.Dir: the vault may be reached through a symlink
+	if err := fsys.SyncDir(parent); err != nil {
+		return fmt.Errorf("sync the folder %s: %w", parent, bare(err))
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (u *Unlocked) ChangeSlots(fsys disk.FS, pins *Pins, change func([]keyring.S
 	if now.unread != nil {
 		return now.unread
 	}
-	if err := syncNames(fsys, u.Path); err != nil {
+	if err := syncName(fsys, u.Path); err != nil {
 		return err
 	}
 	if pins != nil { // a header put back from an older copy must not become the newest again
