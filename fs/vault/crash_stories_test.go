@@ -22,15 +22,15 @@ type tale struct {
 
 // tales are all that issue commands do to a vault, in a few kilobytes.
 func tales() []tale {
-	small := func(s *story) error { return s.create(smallTree) }
+	small := func(s *story) error { return s.create(seedTree) }
 	return []tale{
 		{"init", nil, func(s *story) error { return s.create(emptyTree) }},
 		{"pack", nil, small},
 		{"pack of several segments", nil, func(s *story) error { return s.create(segmentsOf("big")) }},
 		{"pack over a folder that was left", leftover, small},
 		{"pack that fails", nil, func(s *story) error { return refused(s.create(failing)) }},
-		{"update", small, func(s *story) error { return s.session(adds("a", 100_000)) }},
-		{"update of several commits", small, func(s *story) error { return s.session(adds("a", 50), adds("b", 90_000), removes("a")) }},
+		{"update", small, func(s *story) error { return s.session(adds("a", 70_000)) }},
+		{"update of several commits", small, func(s *story) error { return s.session(adds("a", 50), adds("b", 40_000), removes("a")) }},
 		{"update of several segments", small, func(s *story) error { return s.session(segmentsOf("a"), adds("b", 10)) }},
 		{"update with checkpoints", small, func(s *story) error {
 			return s.session((*Session).Checkpoint, segmentsOf("a"), (*Session).Checkpoint, adds("b", 50), both(removes("b"), (*Session).Checkpoint))
@@ -63,6 +63,20 @@ func refused(err error) error {
 		return nil
 	}
 	return errors.Join(errors.New("it did not give up"), err)
+}
+
+// seedTree is smallTree in fewer bytes.
+func seedTree(s *Session) error {
+	b := newBuilder(s)
+	b.root()
+	b.dir("lib")
+	b.file("main.py", "import lib.secret\n")
+	b.file("lib/secret.py", strings.Repeat("KEY = 42\n", 4000))
+	b.symlink("link", "lib/secret.py")
+	b.do(s.Link(tree.Root, "hard.py", b.inos["main.py"]))
+	b.do(s.SetXattr(b.inos["main.py"], "user.note", []byte("value")))
+	b.write(b.add("sparse", 0o100600, 50_000), 40_000, "in a hole")
+	return b.err
 }
 
 func emptyTree(s *Session) error {
@@ -99,26 +113,27 @@ func removes(name string) func(*Session) error {
 func segmentsOf(name string) func(*Session) error {
 	return func(s *Session) error {
 		b := grow(s)
-		ino := b.add(name, 0o100600, 200_000)
-		b.write(ino, 0, strings.Repeat(name, 200_000/len(name)))
+		ino := b.add(name, 0o100600, 90_000)
+		b.write(ino, 0, strings.Repeat(name, 90_000/len(name)))
 		for i := range 3 {
-			b.do(s.SetXattr(ino, fmt.Sprintf("user.%s.%d", name, i), []byte(strings.Repeat("x", 30_000))))
+			b.do(s.SetXattr(ino, fmt.Sprintf("user.%s.%d", name, i), []byte(strings.Repeat("x", 33_000))))
 		}
 		return b.err
 	}
 }
 
-func failing(s *Session) error { return errors.Join(segmentsOf("void")(s), errRefused) }
+func failing(s *Session) error {
+	return errors.Join(segmentsOf("void")(s), segmentsOf("nothing")(s), errRefused)
+}
 
 func both(a, b func(*Session) error) func(*Session) error {
 	return func(s *Session) error { return errors.Join(a(s), b(s)) }
 }
 
-// leftover is what a pack leaves that was killed halfway.
+// leftover is what a pack leaves that was killed before it could name the vault.
 func leftover(s *story) error {
-	ops := 0
 	s.machine.vault.Hook = func(op memdisk.Op) error {
-		if ops++; ops == 60 {
+		if op.Kind == memdisk.OpRenameNoReplace {
 			return memdisk.ErrPowerCut
 		}
 		return nil
@@ -133,7 +148,7 @@ func leftover(s *story) error {
 // create makes the story's vault.
 func (s *story) create(fill func(*Session) error) error {
 	var failed error
-	_, err := Create(s.fsys, testVault, s.f.keys, []keyring.Slot{s.f.slot}, s.machine.options(&failed), func(w *Session) error {
+	_, err := Create(s.fsys, testVault, s.f.keys, []keyring.Slot{s.f.slot}, s.machine.options(s.through, &failed), func(w *Session) error {
 		w.w.limit, w.w.left = s.limit, s.limit
 		err := fill(w)
 		if err == nil {
@@ -170,7 +185,7 @@ func (s *story) session(steps ...func(*Session) error) error {
 	}
 	defer u.Close()
 	var failed error
-	v, err := u.OpenWriter(s.fsys, s.machine.options(&failed))
+	v, err := u.OpenWriter(s.fsys, s.machine.options(s.through, &failed))
 	if err != nil {
 		return err
 	}
@@ -211,7 +226,7 @@ func (s *story) rekey(by int) error {
 		return err
 	}
 	defer u.Close()
-	err = u.ChangeSlots(s.fsys, s.machine.pinsAt(), func(now []keyring.Slot) ([]keyring.Slot, error) {
+	err = u.ChangeSlots(s.fsys, s.machine.pinsAt(s.through), func(now []keyring.Slot) ([]keyring.Slot, error) {
 		next := now[:len(now)+min(by, 0)]
 		if by > 0 {
 			slot, err := keyring.NewMachineSlot(s.f.id, s.f.master.Bytes(), s.f.machine)
@@ -233,7 +248,7 @@ func (s *story) rekey(by int) error {
 var pinPlaces = []string{"no pins", "pins beside", "pins apart"}
 
 // prepare gives the machine that a tale begins on, all of it durable, and what is known of it.
-func (tl tale) prepare(t testing.TB, f *fixture, place string) *story {
+func (tl tale) prepare(t testing.TB, f *fixture, w *workspace, place string) *story {
 	m := machine{vault: memdisk.New()}
 	switch place {
 	case "pins beside":
@@ -244,6 +259,7 @@ func (tl tale) prepare(t testing.TB, f *fixture, place string) *story {
 	}
 	mkdirs(t, m.vault)
 	s := newStory(f, m)
+	s.memory = w
 	if tl.before != nil {
 		if err := tl.before(s); err != nil {
 			t.Fatalf("before %s: %v", tl.name, err)
@@ -253,25 +269,32 @@ func (tl tale) prepare(t testing.TB, f *fixture, place string) *story {
 	return s
 }
 
+func newMemory(t testing.TB) *workspace {
+	w, err := newWorkspace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.destroy)
+	return w
+}
+
 // again is the story on another machine from here on: what was durable, and the trees and slots that it may have.
 func (s *story) again(m machine, p promise) *story {
 	next := newStory(s.f, m)
-	next.told, next.limit = p, s.limit
+	next.told, next.memory = p, s.memory
+	next.fsys, next.through = behind(m.vault, s.through), s.through
 	next.told.pinned = false
 	next.states, next.slots = maps.Clone(s.states), maps.Clone(s.slots)
 	return next
 }
 
-// tell acts a tale out once, watched, with the vault's disk behind `trick` (nil: as it is).
-func (tl tale) tell(start *story, trick func(*story)) (*story, error) {
+// tell acts a tale out once, watched.
+func (tl tale) tell(start *story) (*story, error) {
 	s := start.again(start.machine.kill(), start.told)
-	if trick != nil {
-		trick(s)
-	}
 	s.watch()
 	if err := tl.act(s); err != nil {
 		return nil, fmt.Errorf("%s: %w", tl.name, err)
 	}
-	s.snap("the end")
+	s.snap("the end", true)
 	return s, nil
 }
