@@ -60,6 +60,9 @@ func runFusermount(args []string, extra *os.File) error {
 	if err != nil {
 		return err
 	}
+	if err := inheritNothing(); err != nil {
+		return fmt.Errorf("close what was inherited: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), fusermountTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, helper, args...)

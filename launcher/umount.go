@@ -3,9 +3,12 @@ package launcher
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path"
+	"slices"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -107,12 +110,15 @@ func unmountAt(dir string, flags int) error {
 // kernel's half of the connection alive.
 //
 // The table is read anew each time, for a detach takes along what is nested.
+// Only mounts of the first table go: the kernel gives the number of a device
+// that is gone to the next mount, which can be anybody's and alive.
 func clearDead(m *MountInfo) error {
 	mounts, err := Mounts()
+	first := mounts
 	for limit := len(mounts); err == nil && limit >= 0; limit-- {
 		last := ""
 		for i := range mounts {
-			if m.sameFilesystem(&mounts[i]) {
+			if m.sameFilesystem(&mounts[i]) && known(first, &mounts[i]) {
 				last = mounts[i].Mountpoint
 			}
 		}
@@ -125,6 +131,13 @@ func clearDead(m *MountInfo) error {
 		mounts, err = Mounts()
 	}
 	return errors.Join(err, fmt.Errorf("clear what a dead daemon left at %s: it is still there", m.Mountpoint))
+}
+
+// known says whether mount m was in a table, at the same place.
+func known(table []MountInfo, m *MountInfo) bool {
+	return slices.ContainsFunc(table, func(o MountInfo) bool {
+		return o.ID == m.ID && o.Mountpoint == m.Mountpoint && m.sameFilesystem(&o)
+	})
 }
 
 // mountState is what a probe learned of a mount.
@@ -151,10 +164,17 @@ const (
 // counts as unknown. A live daemon answers in microseconds.
 const probeTimeout = 2 * time.Second
 
-// ProbeMain asks the file system at args[0] for a sign of life and returns the
-// exit code of the probing process.
+// ProbeMain asks the file system at args[0] for a sign of life, as the user and
+// group args[1] and args[2] if they are given, and returns the exit code of the
+// probing process.
 func ProbeMain(args []string) int {
-	if len(args) != 1 {
+	switch len(args) {
+	case 1:
+	case 3:
+		if err := becomeOwner(args[1], args[2]); err != nil {
+			return 1
+		}
+	default:
 		return 1
 	}
 	var st unix.Statfs_t
@@ -167,12 +187,51 @@ func ProbeMain(args []string) int {
 	return 1
 }
 
+// becomeOwner gives root's place up for a mount's owner. That one must get
+// nothing by it: a process that is dumpable when it runs as a user can be traced
+// by the user, and its descriptors taken (pidfd_getfd). The program is executed
+// as root, for an exec would make the user's process dumpable, and is not
+// dumpable before and after the change, which sets it anew.
+func becomeOwner(uidText, gidText string) error {
+	uid, err := strconv.Atoi(uidText)
+	if err != nil {
+		return err
+	}
+	gid, err := strconv.Atoi(gidText)
+	if err != nil {
+		return err
+	}
+	undumpable := func() error { return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) }
+	for _, step := range []func() error{
+		undumpable,
+		func() error { return syscall.Setgroups(nil) },
+		func() error { return syscall.Setresgid(gid, gid, gid) },
+		func() error { return syscall.Setresuid(uid, uid, uid) },
+		undumpable,
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inheritNothing keeps descriptors that this process inherited from going on to
+// what it starts: its caller's log, a socket of the service manager. Go's own
+// are close-on-exec from the beginning.
+func inheritNothing() error {
+	return unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC)
+}
+
 // probe tells a dead mount from a live or hung one. Nothing but a request
 // does, and a request to a hung daemon can block for ever, beyond the reach of
 // SIGKILL: so another process makes it, and is left behind when it is late.
 //
 // The kernel answers only the mount's owner truthfully, so root asks as the owner.
 func probe(m *MountInfo) mountState {
+	if inheritNothing() != nil {
+		return mountUnknown
+	}
 	cmd := exec.Command("/proc/self/exe", ProbeCommand, m.Mountpoint)
 	cmd.Dir = "/"
 	cmd.Env = []string{}
@@ -180,7 +239,7 @@ func probe(m *MountInfo) mountState {
 		uid, _ := m.superOption("user_id")
 		gid, _ := m.superOption("group_id")
 		if uid != 0 || gid != 0 {
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+			cmd.Args = append(cmd.Args, strconv.Itoa(uid), strconv.Itoa(gid))
 		}
 	}
 	if err := cmd.Start(); err != nil {

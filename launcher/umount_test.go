@@ -2,9 +2,11 @@ package launcher
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -186,6 +188,80 @@ func TestSwappedMountpoint(t *testing.T) {
 	}
 	wantContent(t, other)
 	must(t, Unmount(other))
+}
+
+// TestProbeGivesNothingAway: root asks a user's hung mount, so that the user has
+// time to look at the process that asks.
+func TestProbeGivesNothingAway(t *testing.T) {
+	needRoot(t)
+	dir := mountpoint(t)
+	for _, p := range []string{dir, filepath.Dir(dir), filepath.Dir(filepath.Dir(dir))} {
+		must(t, os.Chmod(p, 0o755))
+	}
+	must(t, os.Chown(dir, nobody, nobody))
+	daemon := mountAsNobody(t, dir)
+	m, err := FindMount(dir)
+	must(t, err)
+	daemon.signal(syscall.SIGSTOP)
+	leak, err := unix.Open("/etc/shadow", unix.O_RDONLY, 0) // inheritable
+	must(t, err)
+	defer unix.Close(leak)
+	ended := make(chan mountState, 1)
+	go func() { ended <- probe(&m) }()
+	pid := 0
+	for pid == 0 {
+		names, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		for _, name := range names {
+			command, _ := os.ReadFile(name)
+			status, _ := os.ReadFile(filepath.Dir(name) + "/status")
+			if strings.Contains(string(command), ProbeCommand+"\x00"+dir) && strings.Contains(string(status), "Uid:\t65534") {
+				pid, err = strconv.Atoi(filepath.Base(filepath.Dir(name)))
+				must(t, err)
+			}
+		}
+		select {
+		case state := <-ended:
+			t.Fatalf("it ended with %d before it was looked at", state)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+	must(t, err)
+	for _, file := range files {
+		if to, _ := os.Readlink(file); strings.HasPrefix(to, "/etc") {
+			t.Errorf("it inherited %s", to)
+		}
+	}
+	thief := exec.Command("/bin/cat", fmt.Sprintf("/proc/%d/environ", pid))
+	thief.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if out, err := thief.CombinedOutput(); err == nil || !strings.Contains(string(out), "Permission denied") {
+		t.Errorf("its user may look into it: %s, %v", out, err)
+	}
+	if state := <-ended; state != mountUnknown {
+		t.Errorf("a hung mount was probed as %d", state)
+	}
+	daemon.kill()
+}
+
+// TestClearDeadSparesOthers: what was not in the first table is not detached,
+// also where it has the device number of the dead mount.
+func TestClearDeadSparesOthers(t *testing.T) {
+	dead := MountInfo{ID: 30, Device: "0:50", Type: FilesystemType, Mountpoint: "/a"}
+	table := []MountInfo{dead, {ID: 31, Device: "0:50", Type: FilesystemType, Mountpoint: "/b"}}
+	for _, m := range table {
+		if !known(table, &m) {
+			t.Errorf("%+v is not known", m)
+		}
+	}
+	for _, m := range []MountInfo{
+		{ID: 32, Device: "0:50", Type: FilesystemType, Mountpoint: "/a"}, // the number again
+		{ID: 30, Device: "0:50", Type: FilesystemType, Mountpoint: "/c"}, // and the id
+		{ID: 30, Device: "0:51", Type: FilesystemType, Mountpoint: "/a"},
+	} {
+		if known(table, &m) {
+			t.Errorf("%+v would be detached", m)
+		}
+	}
 }
 
 // TestProbeMain: only an answer and ENOTCONN have exit codes of their own.
