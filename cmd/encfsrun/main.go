@@ -26,6 +26,7 @@ var version = "dev"
 
 func main() {
 	launcher.Init()
+	keepDescriptors()
 	os.Exit(dispatch(os.Args))
 }
 
