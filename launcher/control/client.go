@@ -28,6 +28,8 @@ var errGone = errors.New("its daemon is gone")
 const (
 	// listTimeout is how long one daemon may take to answer.
 	listTimeout = 2 * time.Second
+	// lateTime is what it takes to note that those asked have not answered.
+	lateTime = 500 * time.Millisecond
 	// maxSockets bounds what is asked in one folder: its owner, who may be
 	// hostile to the root that lists it, can make any number of sockets.
 	maxSockets = 256
@@ -55,10 +57,16 @@ func (r *Registry) List(ctx context.Context) ([]Status, error) {
 	}
 	if r.uid == 0 {
 		for _, f := range r.others() {
-			f.list(ctx, &list)
+			list.wait.Go(func() { f.list(ctx, &list) })
 		}
 	}
-	list.wait.Wait()
+	if !list.all(ctx) {
+		// A folder that does not open: its owner's hung mount lies there.
+		// What else was found counts.
+		list.lock.Lock()
+		list.found, list.closed = slices.Clone(list.found), true
+		list.lock.Unlock()
+	}
 	slices.SortFunc(list.found, func(a, b Status) int {
 		if order := a.Started.Compare(b.Started); order != 0 {
 			return order
@@ -103,9 +111,28 @@ func (r *Registry) find(ctx context.Context, what string, match func(Status) boo
 
 // collector gathers the answers of daemons that are asked at the same time.
 type collector struct {
-	wait  sync.WaitGroup
-	lock  sync.Mutex
-	found []Status
+	wait   sync.WaitGroup
+	lock   sync.Mutex
+	found  []Status
+	closed bool // too late
+}
+
+// all waits for all answers, for a moment longer than ctx, at whose end the
+// daemons count as not answering; then it returns false.
+func (c *collector) all(ctx context.Context) bool {
+	done := make(chan struct{})
+	go func() { c.wait.Wait(); close(done) }()
+	select {
+	case <-done:
+		return true
+	case <-ctx.Done():
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(lateTime):
+		return false
+	}
 }
 
 // list starts asking the daemons that have sockets in the folder.
@@ -140,7 +167,9 @@ func (f folder) list(ctx context.Context, into *collector) error {
 			defer asked.Done()
 			if s, ok := f.ask(ctx, dir, id, name); ok && isSocket {
 				into.lock.Lock()
-				into.found = append(into.found, s)
+				if !into.closed {
+					into.found = append(into.found, s)
+				}
 				into.lock.Unlock()
 			}
 		})

@@ -70,6 +70,24 @@ func TestHostileFolders(t *testing.T) {
 	}
 }
 
+// TestHungFolder: a user mounts what never answers where root will look.
+func TestHungFolder(t *testing.T) {
+	needRoot(t)
+	r := testRegistry(t)
+	start(t, r, &fake{status: sample("/m")})
+	dir := r.inTmp(12345)
+	must(t, os.Mkdir(dir, 0o700))
+	device, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	must(t, err)
+	options := "fd=" + strconv.Itoa(device) + ",rootmode=40700,user_id=12345,group_id=12345,allow_other"
+	must(t, unix.Mount("hung", dir, "fuse.hung", unix.MS_NOSUID|unix.MS_NODEV, options))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	defer unix.Close(device) // lets go of who waits
+	if got := list(t, r); len(got) != 1 || got[0].Mountpoint != "/m" {
+		t.Errorf("listed %+v", got)
+	}
+}
+
 func TestForeignRuntimeDirIsNotUsed(t *testing.T) {
 	needRoot(t)
 	r := asUser(testRegistry(t), 12345)
