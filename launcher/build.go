@@ -45,7 +45,7 @@ func Build(o Options, host Host) (Plan, error) {
 		Steps:    steps,
 		Vault:    Vault{ReadOnly: !o.Writable, MaxRead: o.MaxRead},
 		Identity: identity,
-		Confine:  Confine{NoNewPrivileges: true, DropCapabilities: true, CoreLimit: 0},
+		Confine:  Confine{NoNewPrivileges: true, DropCapabilities: true, NoUserNamespaces: true, CoreLimit: 0},
 		Env:      environment,
 		Dir:      o.Dir,
 		Command:  slices.Clone(o.Command),

@@ -179,7 +179,29 @@ func (one *sandboxInit) setup() error {
 			return setupError(step.String(), err)
 		}
 	}
-	return view.enter()
+	if err := view.enter(); err != nil {
+		return err
+	}
+	if one.plan.Confine.NoUserNamespaces {
+		return forbidUserNamespaces()
+	}
+	return nil
+}
+
+// forbidUserNamespaces sets this user namespace's own limit. In a new one the
+// program would have every capability over it, and with them reach parts of the
+// kernel (mounts, packet filters) that are full of surprises. It can't raise the
+// limit again: that takes a capability here.
+func forbidUserNamespaces() error {
+	file, err := os.OpenFile("/proc/sys/user/max_user_namespaces", os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.WriteString("0")
+		file.Close()
+	}
+	if err != nil {
+		return setupError("forbid user namespaces", err)
+	}
+	return nil
 }
 
 // mountVault mounts the FUSE file system, gives its descriptor away and waits

@@ -86,7 +86,8 @@ type Identity struct {
 type Confine struct {
 	NoNewPrivileges  bool   `json:"no_new_privileges"`
 	DropCapabilities bool   `json:"drop_capabilities"` // all, from every set, and the securebits locked
-	CoreLimit        uint64 `json:"core_limit"`        // bytes of a core dump
+	NoUserNamespaces bool   `json:"no_user_namespaces"`
+	CoreLimit        uint64 `json:"core_limit"` // bytes of a core dump; with 0 none goes to a pipe either
 }
 
 // At is where the vault is mounted.
@@ -155,8 +156,8 @@ func (p *Plan) String() string {
 	if p.Hostname != "" {
 		fmt.Fprintf(&text, "hostname %s\n", p.Hostname)
 	}
-	fmt.Fprintf(&text, "no new privileges %t, capabilities dropped %t, core dumps of %d bytes\n",
-		p.Confine.NoNewPrivileges, p.Confine.DropCapabilities, p.Confine.CoreLimit)
+	fmt.Fprintf(&text, "no new privileges %t, capabilities dropped %t, no user namespaces %t, core dumps of %d bytes\n",
+		p.Confine.NoNewPrivileges, p.Confine.DropCapabilities, p.Confine.NoUserNamespaces, p.Confine.CoreLimit)
 	for _, entry := range p.Env {
 		fmt.Fprintf(&text, "env %s\n", entry)
 	}

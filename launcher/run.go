@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime"
@@ -404,6 +405,17 @@ func (r *run) resume(front bool) {
 // function frees the thread that started it, whose end would be taken for this
 // process's by the kernel (prctl(2), PR_SET_PDEATHSIG).
 func (r *run) startInit() (release func(), err error) {
+	if err := inheritNothing(); err != nil {
+		return nil, setupError("close what was inherited", err)
+	}
+	if r.plan.Confine.CoreLimit == 0 {
+		// The limit alone does not count where core_pattern is a pipe: the
+		// program's memory would go there. What is inherited here it can't reach.
+		err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without core dumps
+			return nil, setupError("forbid core dumps", err)
+		}
+	}
 	conn, theirs, err := wire.Pair()
 	if err != nil {
 		return nil, &SetupError{Step: "start the sandbox", Detail: err.Error()}
@@ -462,7 +474,7 @@ func namespaces(plan *Plan) *syscall.SysProcAttr {
 		UidMappings:                []syscall.SysProcIDMap{{ContainerID: id.UID, HostID: id.HostUID, Size: 1}},
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: id.GID, HostID: id.HostGID, Size: 1}},
 		GidMappingsEnableSetgroups: id.Dedicated,
-		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP},
+		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
 		Pdeathsig:                  syscall.SIGKILL,
 	}
 	if plan.Net == NetNone {

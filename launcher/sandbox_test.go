@@ -40,6 +40,7 @@ var roles = map[string]func([]string) int{
 	"role-daemons":     roleDaemons,
 	"role-serve":       roleServe,
 	"role-launch":      roleLaunch,
+	"role-keyring":     roleKeyring,
 	"role-loopback":    roleLoopback,
 	"role-dial":        roleDial,
 	"role-trap":        roleTrap,
@@ -322,6 +323,8 @@ var sandboxTests = []struct {
 	{"descriptors", testDescriptors},
 	{"identity", testIdentity},
 	{"privileges", testPrivileges},
+	{"further limits", testFurtherLimits},
+	{"keyring", testKeyring},
 	{"network", testNetwork},
 	{"pipes", testPipes},
 	{"standard input closed", testStdinClosed},
@@ -342,10 +345,6 @@ var sandboxTests = []struct {
 }
 
 func TestSandbox(t *testing.T) {
-	if os.Getuid() == 0 {
-		// As udev does on every distribution, and a bare container or VM does not.
-		must(t, os.Chmod("/dev/fuse", 0o666))
-	}
 	for _, s := range sandboxTests {
 		t.Run(s.name, s.test)
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -254,6 +256,55 @@ func testPrivileges(t *testing.T) {
 	}
 	if r := shell(t, launcher.Options{}, "kill -TERM 0; sleep 5"); r.failure != nil || r.Signal != unix.SIGTERM {
 		t.Errorf("a signal to the program's own group: %v, %v", r.Status, r.failure)
+	}
+}
+
+// testFurtherLimits: what the program could otherwise still bring about.
+func testFurtherLimits(t *testing.T) {
+	prints(t, launcher.Options{}, "unshare -Urm true 2>&1; echo 9 2>/dev/null > /proc/sys/user/max_user_namespaces; cat /proc/sys/user/max_user_namespaces /proc/self/coredump_filter",
+		"unshare: unshare failed: No space left on device\n0\n00000000")
+}
+
+// roleKeyring looks for a key in its session keyring.
+func roleKeyring([]string) int {
+	if _, err := unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", "encfsrun-test", 0); err != nil {
+		fmt.Println("none:", err)
+		return 0
+	}
+	fmt.Println("found")
+	return 0
+}
+
+// testKeyring starts a launcher that has a key in its session keyring.
+func testKeyring(t *testing.T) {
+	with := func(args ...string) string {
+		type outcome struct {
+			text []byte
+			err  error
+		}
+		done := make(chan outcome)
+		go func() {
+			runtime.LockOSThread() // and never unlocked: the keyring is the thread's
+			cmd := exec.Command("/proc/self/exe", args...)
+			_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+			if err == nil {
+				_, err = unix.AddKey("user", "encfsrun-test", []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
+			}
+			var text []byte
+			if err == nil {
+				text, err = cmd.Output()
+			}
+			done <- outcome{text, err}
+		}()
+		o := <-done
+		must(t, o.err)
+		return string(o.text)
+	}
+	if got := with("role-keyring"); got != "found\n" {
+		t.Fatalf("outside: %s", got)
+	}
+	if got := with("role-launch", self, "role-keyring"); !strings.HasPrefix(got, "none: ") {
+		t.Errorf("inside: %s", got)
 	}
 }
 

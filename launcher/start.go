@@ -48,6 +48,9 @@ func (one *sandboxInit) confineAndExecute() (int, error) {
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return 0, setupError("close what was inherited", err)
 	}
+	if err := leaveKeyring(); err != nil {
+		return 0, err
+	}
 	if err := confine(one.plan.Confine); err != nil {
 		return 0, err
 	}
@@ -69,6 +72,25 @@ func (one *sandboxInit) confineAndExecute() (int, error) {
 		return 0, explainExec(one.plan.Command[0], program, errno)
 	}
 	return pid, nil
+}
+
+// leaveKeyring gives the calling thread a session keyring of its own, empty.
+// Whoever possesses the caller's may read the keys in it (Kerberos tickets, the
+// keys of encrypted folders), whatever the uid: possession is inherited.
+func leaveKeyring() error {
+	_, err := unix.KeyctlInt(unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0)
+	if err == nil {
+		return nil
+	}
+	if err != unix.ENOSYS && err != unix.EPERM {
+		return setupError("leave the session keyring", err)
+	}
+	// No keys in this kernel, or a filter that forbids keyctl, as containers
+	// have it; then it is forbidden to the program too.
+	if _, again := unix.KeyctlGetKeyringID(unix.KEY_SPEC_SESSION_KEYRING, false); again != err {
+		return setupError("leave the session keyring", err)
+	}
+	return nil
 }
 
 // confine takes everything from the calling thread that the program is not to
