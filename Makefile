@@ -60,7 +60,7 @@ race: setup-check ## the packages that share memory, under the race detector
 
 check: lint race test ## what CI runs (under an hour)
 
-fuzz: ## every fuzz target for FUZZTIME (10000x: inputs; 10m: time)
+fuzz: ## every fuzz target for FUZZTIME (2000x: inputs; 10m: time)
 	scripts/fuzz $(FUZZTIME)
 
 soak: setup-check build ## hours: fuzzing for SOAKTIME a target, random tests with SOAKROUNDS times the rounds
