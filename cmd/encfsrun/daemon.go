@@ -182,7 +182,11 @@ func (d *daemon) serve(attach attachment) error {
 		return err
 	}
 	if err := d.startControl(attach.attachMessage, system); err != nil {
-		return err
+		if !attach.Mounted.Sandboxed {
+			return err
+		}
+		// A run ends with its launcher and needs no umount: another user who makes our folder in /tmp first must not stop it.
+		d.app.messages.warn("status will not show this run: %v", err)
 	}
 	served := make(chan struct{})
 	go func() { server.Serve(); close(served) }()
@@ -190,8 +194,16 @@ func (d *daemon) serve(attach attachment) error {
 		return err
 	}
 	go tidyWhenIdle(d.cache, served)
-	if attach.Background {
+	switch {
+	case attach.Background:
 		d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+	case !attach.Mounted.Sandboxed: // a sandbox's mount goes with the launcher
+		go func() {
+			if _, err := d.conn.Receive(&attachMessage{}); errors.Is(err, io.EOF) {
+				// The launcher was killed: nobody else is there now to obey signals.
+				d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+			}
+		}()
 	}
 	<-served
 	return nil
