@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,9 +111,9 @@ func (a *app) root() *cobra.Command {
 		return usagef("%v; see: %s --help", err, cmd.CommandPath())
 	})
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.stateDir, "state-dir", "", "where this machine remembers what it has seen of vaults (default $STATE_DIRECTORY, else $XDG_STATE_HOME/encfsrun)")
+	filledVar(flags, &a.stateDir, "state-dir", "DIR", "where this machine remembers what it has seen of vaults (default $STATE_DIRECTORY, else $XDG_STATE_HOME/encfsrun)")
 	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results and errors only")
-	flags.StringVar(&a.logFormat, "log-format", "text", "messages as text or json")
+	flags.StringVar(&a.logFormat, "log-format", "text", "messages as `text|json`")
 	root.AddCommand(
 		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.statusCommand(),
 		a.keyCommand(), a.checkCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
@@ -186,10 +187,15 @@ func (a *app) statePath() (string, error) {
 	return filepath.Join(home, ".local", "state", "encfsrun"), nil
 }
 
-// printJSON prints a result.
+// printJSON prints a result. It goes to terminals too, and strings of others are in it.
 func (a *app) printJSON(result any) error {
-	e := json.NewEncoder(a.stdout)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(result)
+	if err := e.Encode(result); err != nil {
+		return err
+	}
+	_, err := io.WriteString(a.stdout, escapeJSON(text.String()))
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+	"unicode/utf16"
 )
 
 // messages prints what is said to the user beside results: one sentence a line, to standard error.
@@ -87,6 +88,24 @@ func printable(s string) string {
 		}
 		q := fmt.Sprintf("%q", string(r))
 		b.WriteString(q[1 : len(q)-1])
+	}
+	return b.String()
+}
+
+// escapeJSON escapes what JSON leaves raw in its strings and a terminal obeys or hides: DEL, C1 controls, marks of direction. Beyond
+// ASCII there is nothing but strings in JSON.
+func escapeJSON(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r < 0x7f || unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
 	}
 	return b.String()
 }

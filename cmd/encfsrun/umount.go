@@ -146,9 +146,6 @@ func inTable(s string) string {
 	if s == "" {
 		return "-"
 	}
-	q, _ := json.Marshal(s) // a string: it can't fail
-	if unquoted := string(q[1 : len(q)-1]); unquoted != s {
-		return unquoted
-	}
-	return printable(s)
+	q, _ := json.Marshal(s)                   // a string: it can't fail
+	return printable(string(q[1 : len(q)-1])) // JSON leaves C1 controls as they are
 }
