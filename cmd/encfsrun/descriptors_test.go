@@ -23,7 +23,7 @@ func TestDaemonInheritsNothing(t *testing.T) {
 	must(t, err)
 	must(t, typed.Close())
 	cmd := p.command("mount", "--read-only", "--passkey-fd", "4", p.vault, mnt)
-	cmd.ExtraFiles = []*os.File{write, passkey}
+	cmd.ExtraFiles = []*os.File{write, passkey, write} // the daemon has 3 itself
 	cmd.Stderr = os.Stderr
 	must(t, cmd.Run())
 	defer func() { p.ok("umount", mnt) }()

@@ -87,6 +87,11 @@ func (a *app) keyAddCommand() *cobra.Command {
 		Short: "add a passkey: a passphrase, or with --machine a key file",
 		Args:  exactArgs("VAULT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if machine != "" {
+				if err := refuse(cmd.Flags(), "is for a passphrase, and --machine adds a key file", newPasskeyNames()...); err != nil {
+					return err
+				}
+			}
 			if err := fresh.validate(); err != nil {
 				return err
 			}
@@ -111,7 +116,7 @@ func (a *app) keyAddCommand() *cobra.Command {
 	}
 	passkey.add(cmd.Flags())
 	fresh.add(cmd.Flags())
-	cmd.Flags().StringVar(&machine, "machine", "", "add this machine key: a file of 32 random bytes, made if it does not exist")
+	filledVar(cmd.Flags(), &machine, "machine", "FILE", "add this machine key: a file of 32 random bytes, made if it does not exist")
 	return cmd
 }
 

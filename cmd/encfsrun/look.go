@@ -186,7 +186,7 @@ func (a *app) exportCommand() *cobra.Command {
 		},
 	}
 	open.add(cmd.Flags())
-	cmd.Flags().StringVar(&path, "path", "", "only this directory of the vault")
+	filledVar(cmd.Flags(), &path, "path", "PATH", "only this directory of the vault")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the result as JSON")
 	return cmd
 }

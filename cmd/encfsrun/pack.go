@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/transfer"
@@ -38,6 +39,9 @@ With --update it makes an existing VAULT mirror SRC, comparing contents, and ask
 those of .gitignore; a file .encfsrunignore in SRC is read too.`,
 		Args: exactArgs("SRC", "VAULT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.refuseOthers(cmd.Flags()); err != nil {
+				return err
+			}
 			return a.pack(cmd.Context(), args[0], args[1], &f)
 		},
 	}
@@ -46,10 +50,18 @@ those of .gitignore; a file .encfsrunignore in SRC is read too.`,
 	f.open.add(flags)
 	flags.BoolVar(&f.update, "update", false, "make the existing VAULT mirror SRC, also removing what SRC lacks")
 	flags.BoolVar(&f.keepExtra, "keep-extra", false, "with --update, keep what SRC lacks")
-	flags.StringArrayVar(&f.exclude, "exclude", nil, "leave out what matches this GLOB")
-	flags.StringArrayVar(&f.excludeFrom, "exclude-from", nil, "leave out what matches a pattern in this FILE")
+	filledListVar(flags, &f.exclude, "exclude", "GLOB", "leave out what matches this; may be repeated")
+	filledListVar(flags, &f.excludeFrom, "exclude-from", "FILE", "leave out what matches a pattern in this file; may be repeated")
 	flags.BoolVar(&f.json, "json", false, "print the result as JSON")
 	return cmd
+}
+
+// refuseOthers refuses the flags of an update without --update, and those of a new vault with it.
+func (f *packFlags) refuseOthers(flags *pflag.FlagSet) error {
+	if f.update {
+		return refuse(flags, "is for a new vault, and --update keeps the passkeys; see: encfsrun key --help", newPasskeyNames()...)
+	}
+	return refuse(flags, "goes with --update; a new vault takes --new-passkey-file and the like", openNames()...)
 }
 
 // packResult is what pack --json prints.

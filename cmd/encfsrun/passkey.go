@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ import (
 type passkeyFlags struct{ source keyring.Source }
 
 func (p *passkeyFlags) add(flags *pflag.FlagSet) {
-	flags.IntVar(&p.source.FD, "passkey-fd", -1, "read the passkey from this descriptor")
+	flags.IntVar(&p.source.FD, "passkey-fd", -1, "read the passkey from descriptor `N`")
 	filledVar(flags, &p.source.File, "passkey-file", "FILE", "read the passkey from this file: one line, or a machine key")
 	filledVar(flags, &p.source.Command, "passkey-command", "CMD", "read the passkey from what this command prints (no shell; 60 s)")
 }
@@ -54,12 +55,18 @@ type filled struct {
 	kind string
 }
 
+// filledVar adds one; what to holds already is its default, which --help shows.
 func filledVar(flags *pflag.FlagSet, to *string, name, kind, usage string) {
 	flags.Var(&filled{to, kind}, name, usage)
 }
 
-func (f *filled) String() string { return "" }
-func (f *filled) Type() string   { return f.kind }
+func (f *filled) String() string {
+	if f.to == nil { // the zero value, which pflag compares with
+		return ""
+	}
+	return *f.to
+}
+func (f *filled) Type() string { return f.kind }
 func (f *filled) Set(text string) error {
 	if text == "" {
 		return errors.New("it is empty")
@@ -68,19 +75,69 @@ func (f *filled) Set(text string) error {
 	return nil
 }
 
+// filledList is a flag that may be repeated, and never be empty.
+type filledList struct {
+	to   *[]string
+	kind string
+}
+
+func filledListVar(flags *pflag.FlagSet, to *[]string, name, kind, usage string) {
+	flags.Var(&filledList{to, kind}, name, usage)
+}
+
+func (f *filledList) String() string { return "" }
+func (f *filledList) Type() string   { return f.kind }
+func (f *filledList) Set(text string) error {
+	if text == "" {
+		return errors.New("it is empty")
+	}
+	*f.to = append(*f.to, text)
+	return nil
+}
+
+// refuse is a usage error when one of the flags was given: one that is accepted and then ignored would let its user believe in a
+// check, or a passkey, that is not there.
+func refuse(flags *pflag.FlagSet, reason string, names ...string) error {
+	for _, name := range names {
+		if flags.Changed(name) {
+			return usagef("--%s %s", name, reason)
+		}
+	}
+	return nil
+}
+
 // newPasskeyFlags are the sources of a new passkey, and what its derivation costs.
 type newPasskeyFlags struct {
 	source keyring.NewSource
 	memory byteSize
-	time   uint32
+	time   count
+}
+
+// count is a flag of a number above zero.
+type count uint32
+
+func (c *count) String() string { return "" }
+func (c *count) Type() string   { return "N" }
+func (c *count) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 32)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is no number of times", text)
+	}
+	*c = count(n)
+	return nil
 }
 
 func (p *newPasskeyFlags) add(flags *pflag.FlagSet) {
-	flags.IntVar(&p.source.FD, "new-passkey-fd", -1, "read the new passkey from this descriptor")
+	flags.IntVar(&p.source.FD, "new-passkey-fd", -1, "read the new passkey from descriptor `N`")
 	filledVar(flags, &p.source.File, "new-passkey-file", "FILE", "read the new passkey from this file")
 	filledVar(flags, &p.source.Command, "new-passkey-command", "CMD", "read the new passkey from what this command prints")
 	flags.Var(&p.memory, "kdf-memory", "memory that each try of the passkey takes (default 256 MiB, less on a small machine)")
-	flags.Uint32Var(&p.time, "kdf-time", 0, "passes over that memory (default: about one second)")
+	flags.Var(&p.time, "kdf-time", "passes over that memory (default: about one second)")
+}
+
+// newPasskeyNames are the flags of a newPasskeyFlags.
+func newPasskeyNames() []string {
+	return []string{"new-passkey-fd", "new-passkey-file", "new-passkey-command", "kdf-memory", "kdf-time"}
 }
 
 func (p *newPasskeyFlags) validate() error {
@@ -105,9 +162,26 @@ func (p *newPasskeyFlags) params() (params keyring.Params, reduced bool, err err
 		params.MemoryKiB = uint32(min(int64(p.memory)/1024, 1<<32-1))
 	}
 	if p.time != 0 {
-		params.Time = p.time
+		params.Time = uint32(p.time)
 	}
-	return params, reduced, params.Validate()
+	if err = params.Validate(); err != nil && p.memory+byteSize(p.time) > 0 {
+		err = usagef("%s", p.excess(params))
+	}
+	return params, reduced, err
+}
+
+// excess says of costs that were asked for, and are out of range, what the range is.
+func (p *newPasskeyFlags) excess(params keyring.Params) string {
+	lowest := keyring.Params{MemoryKiB: params.MemoryKiB, Time: keyring.MinTime, Parallelism: params.Parallelism}
+	switch {
+	case p.time > keyring.MaxTime:
+		return fmt.Sprintf("--kdf-time takes %d to %d", keyring.MinTime, keyring.MaxTime)
+	case lowest.Validate() != nil:
+		var bad *keyring.ParameterError
+		errors.As(lowest.Validate(), &bad)
+		return fmt.Sprintf("--kdf-memory takes %s to %s", formatBytes(int64(bad.Lowest)<<10), formatBytes(int64(bad.Highest)<<10))
+	}
+	return fmt.Sprintf("--kdf-time takes %d to %d with --kdf-memory %dM", keyring.MinTime, keyring.MaxCost/params.MemoryKiB, params.MemoryKiB>>10)
 }
 
 // slot asks for a new passkey and wraps the master key under it.
@@ -166,10 +240,15 @@ type openSettings struct {
 	ExpectRoot     string
 }
 
+// openNames are the flags of an openFlags.
+func openNames() []string {
+	return []string{"passkey-fd", "passkey-file", "passkey-command", "accept-rollback", "expect-root"}
+}
+
 func (o *openFlags) add(flags *pflag.FlagSet) {
 	o.passkey.add(flags)
 	flags.BoolVar(&o.AcceptRollback, "accept-rollback", false, "accept a vault that is older than, or another than, the one this machine has seen")
-	flags.StringVar(&o.ExpectRoot, "expect-root", "", "refuse the vault unless its root is this one, and verify every block's hash")
+	filledVar(flags, &o.ExpectRoot, "expect-root", "ROOT", "refuse the vault unless its root is this one, and verify every block's hash")
 }
 
 func (o openSettings) options(a *app) (vault.Options, error) {

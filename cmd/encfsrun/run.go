@@ -60,14 +60,15 @@ can't be executed, 127 that it, or its interpreter, was not found.`,
 func (f *runFlags) add(flags *pflag.FlagSet) {
 	f.open.add(flags)
 	flags.Var(&f.budget, "guarded-memory", "locked memory for decrypted contents (default: by the machine, at most 64 MiB)")
-	flags.StringVar(&f.at, "at", launcher.DefaultAt, "where the program finds the tree")
-	flags.StringVar(&f.chdir, "chdir", "", "working directory of the program (default: --at)")
-	flags.StringVar(&f.net, "net", string(launcher.NetNone), "network of the program: none (its own loopback) or host")
-	flags.StringVar(&f.user, "user", "", "started by root: uid[:gid] or name that the program sees itself as")
-	flags.StringVar(&f.name, "name", "", "name that status shows")
+	f.at, f.net = launcher.DefaultAt, string(launcher.NetNone)
+	filledVar(flags, &f.at, "at", "DIR", "where the program finds the tree")
+	filledVar(flags, &f.chdir, "chdir", "DIR", "working directory of the program (default: --at)")
+	filledVar(flags, &f.net, "net", "none|host", "network of the program: none (its own loopback) or host")
+	filledVar(flags, &f.user, "user", "USER", "started by root: uid[:gid] or name that the program sees itself as")
+	filledVar(flags, &f.name, "name", "NAME", "name that status shows")
 	flags.Var(&bindFlag{binds: &f.binds}, "bind", "give the program a file or folder of this machine: SRC[:DST]")
 	flags.Var(&bindFlag{binds: &f.binds, readOnly: true}, "ro-bind", "the same, read-only")
-	flags.StringArrayVar(&f.env, "env", nil, "set a variable of the program (K=V), or pass one on (K)")
+	filledListVar(flags, &f.env, "env", "K[=V]", "set a variable of the program, or pass one on; may be repeated")
 }
 
 // bindFlag collects --bind and --ro-bind in the order in which they were given, for a later one may lie in an earlier one.
