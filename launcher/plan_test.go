@@ -106,7 +106,7 @@ bind /data/file on /x read-only
 vault /srv/code read-only
 bind /data on /srv/code/data
 readonly /
-no new privileges true, capabilities dropped true, core dumps of 0 bytes
+no new privileges true, capabilities dropped true, no user namespaces true, core dumps of 0 bytes
 env A=1
 env HOME=/home/alice
 env LC_TIME=C
