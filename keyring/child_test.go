@@ -42,6 +42,7 @@ func init() {
 		"read-new":    childReadNew,
 		"shell":       childShell,
 		"read-only":   childReadOnlyMount,
+		"tmpfs":       childTmpfs,
 		"helper":      childHelper,
 		"killed":      func() { _ = unix.Kill(os.Getpid(), unix.SIGKILL) },
 		"hangs":       func() { time.Sleep(time.Hour) },
@@ -127,7 +128,9 @@ func childRead(panics bool) {
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		panic("as announced")
 	}
-	passkey, err := s.Read(context.Background(), "v")
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // a FIFO that should have been refused has no writer
+	defer cancel()
+	passkey, err := s.Read(ctx, "v")
 	report(passkey, false, err)
 }
 

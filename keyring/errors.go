@@ -98,14 +98,20 @@ func (e *PasskeyError) Error() string {
 
 func (e *PasskeyError) Unwrap() error { return e.Err }
 
-// UnsafeFileError reports a file of a passkey that other users can read.
+// UnsafeFileError reports a file of a passkey that other users can read, or
+// that is not the caller's or root's.
 type UnsafeFileError struct {
-	Origin string // such as `passkey file "k"`
-	Path   string // what to chmod
-	Mode   os.FileMode
+	Origin  string // such as `passkey file "k"`
+	Path    string // by which it was opened
+	Mode    os.FileMode
+	Owner   uint32 // a uid
+	Foreign bool   // the owner is what is wrong, else the mode
 }
 
 func (e *UnsafeFileError) Error() string {
+	if e.Foreign {
+		return fmt.Sprintf("%s belongs to another user (uid %d)", e.Origin, e.Owner)
+	}
 	return fmt.Sprintf("%s can be read by others (mode %04o): chmod 600 %s", e.Origin, e.Mode.Perm(), shellQuote(e.Path))
 }
 

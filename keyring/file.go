@@ -15,10 +15,12 @@ import (
 // container may read them.
 const dockerSecrets = "/run/secrets"
 
-// exemptions says which files may be readable by others: those under the
-// credentials directory of a systemd service and under /run/secrets, and those
-// on a read-only or tmpfs mount, where a user can't change the mode or a
-// service manager has put them for this process alone.
+// exemptions says which files may be readable by others: those on a read-only
+// mount, where a user can't change the mode; those under the credentials
+// directory of a systemd service and under /run/secrets; and those on a tmpfs,
+// where a service manager has put them for this process alone. That can't be
+// said of /tmp, so a tmpfs counts only if no folder above the file, up to the
+// tmpfs's root, may be written to by everybody.
 type exemptions struct{ credentialsDir string }
 
 // readFile reads a passkey from a file or a pipe by name. Pipes of a process
@@ -82,27 +84,56 @@ func (x exemptions) check(fd int, path, origin string) error {
 	default:
 		return &PasskeyError{Origin: origin, Reason: "is neither a file nor a pipe"}
 	}
+	var mount unix.Statfs_t
+	if err := unix.Fstatfs(fd, &mount); err != nil {
+		return &PasskeyError{Origin: origin, Reason: "can't be read", Err: err}
+	}
+	unsafe := &UnsafeFileError{Origin: origin, Path: path, Mode: fs.FileMode(st.Mode & 0o777), Owner: st.Uid}
+	// Its owner can read it and choose what it says: who can write to a folder
+	// from which root takes a passkey would decide what a vault opens with. A
+	// pipe without a name is no such place; under sudo(8) it is the user's.
+	if caller := uint32(os.Geteuid()); st.Uid != caller && st.Uid != 0 && mount.Type != unix.PIPEFS_MAGIC {
+		unsafe.Foreign = true
+		return unsafe
+	}
 	const readableByOthers = unix.S_IRGRP | unix.S_IROTH // with an ACL, the group's bit is its mask
-	if st.Mode&readableByOthers == 0 || x.exempt(fd) {
+	if st.Mode&readableByOthers == 0 || x.exempt(fd, &mount, st.Dev) {
 		return nil
 	}
-	return &UnsafeFileError{Origin: origin, Path: path, Mode: fs.FileMode(st.Mode & 0o777)}
+	return unsafe
 }
 
-func (x exemptions) exempt(fd int) bool {
-	var mount unix.Statfs_t
-	if err := unix.Fstatfs(fd, &mount); err == nil {
-		if mount.Flags&unix.ST_RDONLY != 0 || mount.Type == unix.TMPFS_MAGIC {
-			return true
-		}
+// exempt judges an open file by its mount and its place; dev is its device.
+func (x exemptions) exempt(fd int, mount *unix.Statfs_t, dev uint64) bool {
+	if mount.Flags&unix.ST_RDONLY != 0 {
+		return true
 	}
 	// Where the open file really is, whatever name it was opened by.
 	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
-	if err != nil {
+	if err != nil || !filepath.IsAbs(path) {
 		return false
 	}
 	for _, dir := range []string{x.credentialsDir, dockerSecrets} {
 		if under(path, dir) {
+			return true
+		}
+	}
+	return mount.Type == unix.TMPFS_MAGIC && !belowPublic(path, dev)
+}
+
+// belowPublic says whether one of the folders above a real path, as far as they
+// are on the file's device, may be written to by everybody, or can't be seen.
+func belowPublic(path string, dev uint64) bool {
+	for path != "/" {
+		path = filepath.Dir(path)
+		var st unix.Stat_t
+		if err := unix.Lstat(path, &st); err != nil {
+			return true
+		}
+		if st.Dev != dev {
+			return false
+		}
+		if st.Mode&unix.S_IWOTH != 0 {
 			return true
 		}
 	}

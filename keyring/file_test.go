@@ -90,7 +90,7 @@ func TestFilePermissions(t *testing.T) {
 		exempt                 bool
 	}{
 		{"disk", disk, "", false},
-		{"tmpfs", memory, "", true},
+		{"tmpfs that is open to everybody", memory, "", false},
 		{"credentials", credentials, credentials, true},
 		{"credentials through a link", credentials, filepath.Join(disk, "link"), true},
 		{"beside the credentials", disk, credentials, false},
@@ -136,6 +136,58 @@ func TestFileOfOthers(t *testing.T) {
 		} else if o.ErrorType != "*keyring.PasskeyError" || !strings.Contains(o.Error, "permission denied") {
 			t.Errorf("uid %d: %+v", uid, o)
 		}
+	}
+}
+
+// TestFileOwner: a passkey is taken from files of the caller and of root, and
+// from nobody's else, wherever they are; a pipe without a name may be anybody's.
+func TestFileOwner(t *testing.T) {
+	if os.Getuid() != 0 { // who can give files to nobody: the caller's own and root's are what is left to show
+		for path, want := range map[string]string{"/etc/passwd": "*keyring.UnsafeFileError", writeFile(t, filepath.Join(diskDir(t), "key"), "secret\n", 0o600): ""} {
+			if o := readAs(t, os.Getuid(), Source{FD: -1, File: path}); o.ErrorType != want || strings.Contains(o.Error, "another user") {
+				t.Errorf("%s: %+v", path, o)
+			}
+		}
+		return
+	}
+	dir := diskDir(t)
+	fifo := filepath.Join(dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := writeFile(t, filepath.Join(dir, "key"), "secret\n", 0o600)
+	for _, path := range []string{fifo, file} {
+		if err := os.Chown(path, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+		for _, credentials := range []string{"", dir} {
+			o := readAs(t, 0, Source{FD: -1, File: path, CredentialsDir: credentials})
+			if o.ErrorType != "*keyring.UnsafeFileError" || !strings.Contains(o.Error, "another user (uid 65534)") {
+				t.Errorf("root, nobody's %s, credentials %q: %+v", path, credentials, o)
+			}
+		}
+	}
+	if got := readAs(t, nobody, Source{FD: -1, File: file}).passphrase(t); got != "secret" {
+		t.Errorf("nobody, its own: %q", got)
+	}
+	roots := writeFile(t, filepath.Join(dir, "root's"), "secret\n", 0o644)
+	if got := readAs(t, nobody, Source{FD: -1, File: roots, CredentialsDir: dir}).passphrase(t); got != "secret" {
+		t.Errorf("nobody, root's: %q", got)
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	fmt.Fprint(w, "secret\n")
+	w.Close()
+	if err := r.Chown(nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := withoutTerminal(childCommand(t, "read", Source{FD: 3}))
+	cmd.ExtraFiles = []*os.File{r}
+	if got := runChild(t, cmd).passphrase(t); got != "secret" {
+		t.Errorf("root, nobody's pipe: %q", got)
 	}
 }
 
@@ -185,15 +237,72 @@ func TestUnder(t *testing.T) {
 func TestFileReadOnlyMount(t *testing.T) {
 	dir := diskDir(t)
 	path := writeFile(t, filepath.Join(dir, "key"), "secret\n", 0o644)
-	cmd := childCommand(t, "read-only", path)
+	if got := runChild(t, inNamespace(childCommand(t, "read-only", path))).passphrase(t); got != "secret" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// inNamespace gives a child user and mount namespaces, where it may mount.
+func inNamespace(cmd *exec.Cmd) *exec.Cmd {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
-	if got := runChild(t, cmd).passphrase(t); got != "secret" {
-		t.Errorf("got %q", got)
+	return cmd
+}
+
+// tmpfsCase is a file that others can read, in a folder of a new tmpfs.
+type tmpfsCase struct {
+	Dir       string // where the tmpfs is mounted
+	Root, Sub uint32 // modes of its root and of the folder
+}
+
+// TestFileTmpfs: what makes a tmpfs a place for secrets.
+func TestFileTmpfs(t *testing.T) {
+	dir := diskDir(t)
+	if err := os.Chmod(dir, 0o777); err != nil { // what is above the tmpfs does not count
+		t.Fatal(err)
 	}
+	for _, c := range []struct {
+		name      string
+		root, sub uint32
+		safe      bool
+	}{
+		{"a service manager's", 0o755, 0o755, true},
+		{"its owner's", 0o700, 0o700, true},
+		{"a group's", 0o775, 0o770, true},
+		{"such as /tmp", 0o1777, 0o1777, false},
+		{"a user's folder in /tmp", 0o1777, 0o755, false},
+		{"a public folder", 0o755, 0o1777, false},
+		{"a public folder that is not sticky", 0o755, 0o777, false},
+	} {
+		o := runChild(t, inNamespace(childCommand(t, "tmpfs", tmpfsCase{dir, c.root, c.sub})))
+		if safe := o.ErrorType == "" && o.passphrase(t) == "secret"; safe != c.safe || !safe && o.ErrorType != "*keyring.UnsafeFileError" {
+			t.Errorf("%s: %+v", c.name, o)
+		}
+	}
+}
+
+func childTmpfs() {
+	var c tmpfsCase
+	childArg(&c)
+	folder := filepath.Join(c.Dir, "folder")
+	path := filepath.Join(folder, "key")
+	for _, f := range []func() error{
+		func() error { return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") },
+		func() error { return unix.Mount("none", c.Dir, "tmpfs", 0, fmt.Sprintf("mode=%o", c.Root)) },
+		func() error { return os.Mkdir(folder, 0o700) },
+		func() error { return unix.Chmod(folder, c.Sub) },
+		func() error { return os.WriteFile(path, []byte("secret\n"), 0o600) },
+		func() error { return os.Chmod(path, 0o644) },
+	} {
+		if err := f(); err != nil {
+			panic(err)
+		}
+	}
+	passkey, err := Source{FD: -1, File: path}.Read(context.Background(), "v")
+	report(passkey, false, err)
 }
 
 func childReadOnlyMount() {
