@@ -144,7 +144,7 @@ func TestCommandOnTerminal(t *testing.T) {
 		{`printf PIN: >/dev/tty; read pin </dev/tty; echo "$pin"`, "1234"},
 		{`printf PIN: >/dev/tty; read pin </dev/tty; exit 1`, ""},
 	} {
-		p := startOnPTY(t, childCommand(t, "read", Source{FD: -1, Command: "sh -c " + shellQuote(c.script)}))
+		p := startOnPTY(t, childCommand(t, "read", Source{FD: -1, Command: "sh -c " + quoteWord(c.script)}))
 		p.expect("PIN:")
 		p.enter("1234\n")
 		o := p.outcome()

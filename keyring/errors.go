@@ -102,7 +102,7 @@ func (e *PasskeyError) Unwrap() error { return e.Err }
 // that is not the caller's or root's.
 type UnsafeFileError struct {
 	Origin  string // such as `passkey file "k"`
-	Path    string // by which it was opened
+	Path    string // of the file; empty where it is not known
 	Mode    os.FileMode
 	Owner   uint32 // a uid
 	Foreign bool   // the owner is what is wrong, else the mode
@@ -112,7 +112,7 @@ func (e *UnsafeFileError) Error() string {
 	if e.Foreign {
 		return fmt.Sprintf("%s belongs to another user (uid %d)", e.Origin, e.Owner)
 	}
-	return fmt.Sprintf("%s can be read by others (mode %04o): chmod 600 %s", e.Origin, e.Mode.Perm(), shellQuote(e.Path))
+	return fmt.Sprintf("%s can be read by others (mode %04o)", e.Origin, e.Mode.Perm())
 }
 
 // CommandError reports that the command of a passkey failed.
@@ -157,9 +157,4 @@ type MismatchError struct{ Tries int }
 
 func (e *MismatchError) Error() string {
 	return fmt.Sprintf("the two passkeys differed, %d times", e.Tries)
-}
-
-// shellQuote gives a path as one word of a shell command to be copied.
-func shellQuote(path string) string {
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

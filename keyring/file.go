@@ -40,7 +40,11 @@ func (x exemptions) readFile(ctx context.Context, path, origin string) (*Passkey
 // given, and takes it away, so that no child can read the passkey again:
 // descriptor 0 becomes /dev/null, another one is closed.
 func (x exemptions) readDescriptor(ctx context.Context, fd int, origin string) (*Passkey, error) {
-	passkey, err := x.readChecked(ctx, fd, fmt.Sprintf("/dev/fd/%d", fd), origin)
+	path, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) // only to be told
+	if err != nil {
+		path = ""
+	}
+	passkey, err := x.readChecked(ctx, fd, path, origin)
 	if err != nil {
 		return nil, err
 	}

@@ -114,7 +114,7 @@ func TestFilePermissions(t *testing.T) {
 						}
 						return
 					}
-					if o.ErrorType != "*keyring.UnsafeFileError" || !strings.Contains(o.Error, fmt.Sprintf("%04o): chmod 600 '%s'", mode, path)) {
+					if o.ErrorType != "*keyring.UnsafeFileError" || !strings.HasSuffix(o.Error, fmt.Sprintf("%q can be read by others (mode %04o)", path, mode)) {
 						t.Errorf("got %+v", o)
 					}
 				})

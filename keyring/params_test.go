@@ -93,6 +93,9 @@ func TestAvailableMemory(t *testing.T) {
 	}
 }
 
+// quoteWord is any text as one word for splitWords, and for a shell.
+func quoteWord(word string) string { return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'" }
+
 func TestSplitWords(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
 		{`pass show vault`, `pass|show|vault`},
@@ -123,7 +126,7 @@ func TestSplitWords(t *testing.T) {
 		}
 		quoted := make([]string, len(want))
 		for i, w := range want {
-			quoted[i] = shellQuote(w)
+			quoted[i] = quoteWord(w)
 		}
 		got, err := splitWords(strings.Join(quoted, " "))
 		if err != nil || len(got) != len(want) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -97,6 +98,7 @@ func hint(err error) string {
 	var missing *launcher.MissingError
 	var mountpoint *launcher.MountpointError
 	var exists *vault.ExistsError
+	var unsafe *keyring.UnsafeFileError
 	switch {
 	case errors.As(err, &missing) && missing.Mend != "":
 		return "mend it with: " + missing.Mend
@@ -114,6 +116,10 @@ func hint(err error) string {
 		return "wait until it is done"
 	case is[*vault.IntegrityError](err):
 		return "restore it from a copy you trust; encfsrun check names what is damaged"
+	case errors.As(err, &unsafe) && unsafe.Foreign:
+		return "copy it to a file of your own, or pipe it in with: --passkey-fd 0"
+	case errors.As(err, &unsafe) && unsafe.Path != "":
+		return "mend it with: chmod 600 " + shellQuote(unsafe.Path)
 	case is[*keyring.WrongPasskeyError](err):
 		return "try again; encfsrun key list shows the vault's slots"
 	case is[*guarded.LockError](err):
@@ -124,4 +130,9 @@ func hint(err error) string {
 		return "nothing was changed"
 	}
 	return ""
+}
+
+// shellQuote gives a path as one word of a shell command to be copied.
+func shellQuote(path string) string {
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
