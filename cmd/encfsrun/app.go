@@ -112,7 +112,7 @@ func (a *app) root() *cobra.Command {
 	})
 	flags := root.PersistentFlags()
 	filledVar(flags, &a.stateDir, "state-dir", "DIR", "where this machine remembers what it has seen of vaults (default $STATE_DIRECTORY, else $XDG_STATE_HOME/encfsrun)")
-	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results and errors only")
+	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results, errors and warnings about security only")
 	flags.StringVar(&a.logFormat, "log-format", "text", "messages as `text|json`")
 	root.AddCommand(
 		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.statusCommand(),
@@ -164,7 +164,7 @@ func (a *app) pins() *vault.Pins {
 		err = os.MkdirAll(dir, 0o700)
 	}
 	if err != nil {
-		a.messages.warn("no state directory (%v), so a vault that was rolled back can't be noticed; name one with --state-dir", err)
+		a.messages.alert("no state directory (%v), so a vault that was rolled back can't be noticed; name one with --state-dir", err)
 		return nil
 	}
 	return vault.NewPins(a.disk, filepath.Join(dir, "pins"))

@@ -211,7 +211,7 @@ func (d *daemon) serve(attach attachment) error {
 
 // damaged tells the user of a file with a block that does not authenticate; the program got EIO.
 func (d *daemon) damaged(ino tree.Ino, err *vault.IntegrityError) {
-	d.app.messages.warn("a program was refused a damaged file (inode %d): %v", ino, err)
+	d.app.messages.alert("a program was refused a damaged file (inode %d): %v", ino, err)
 }
 
 // release wipes all that was secret. Nobody is served any more.

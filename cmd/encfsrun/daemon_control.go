@@ -63,7 +63,8 @@ type reporter struct {
 // Status returns the present figures.
 func (r *reporter) Status() control.Status {
 	s := r.base
-	s.OpenFiles = r.system.Stats().OpenFiles
+	stats := r.system.Stats()
+	s.OpenFiles, s.DamagedFiles = stats.OpenFiles, stats.DamagedFiles
 	s.GuardedBytes = r.daemon.pool.Used()
 	return s
 }

@@ -230,7 +230,7 @@ func (a *app) changeSlots(ctx context.Context, path string, passkey *passkeyFlag
 	defer u.Close()
 	err = u.ChangeSlots(a.disk, a.pins(), func(slots []keyring.Slot) ([]keyring.Slot, error) { return change(ctx, u, slots) })
 	if is[*vault.PinError](err) { // the slots are changed
-		a.messages.warn("%v", err)
+		a.messages.alert("%v", err)
 		return nil
 	}
 	return err

@@ -15,7 +15,7 @@ import (
 type messages struct {
 	mu    sync.Mutex
 	out   io.Writer
-	quiet bool // only errors
+	quiet bool // only errors and alerts
 	json  bool
 }
 
@@ -42,6 +42,12 @@ func (m *messages) fail(sentence, next string, code int) {
 	m.print("error", sentence, code)
 }
 
+// alert says that something protects less than its user may think: it is never quiet.
+func (m *messages) alert(format string, args ...any) {
+	m.print("warning", fmt.Sprintf(format, args...), 0)
+}
+
+// warn says what is good to know.
 func (m *messages) warn(format string, args ...any) {
 	if !m.quiet {
 		m.print("warning", fmt.Sprintf(format, args...), 0)

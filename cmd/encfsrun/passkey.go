@@ -198,7 +198,7 @@ func (p *newPasskeyFlags) slot(ctx context.Context, a *app, id seal.ID, master *
 		return keyring.Slot{}, err
 	}
 	if reduced {
-		a.messages.warn("this machine is short of memory, so each try of the passkey takes %d MiB instead of %d: choose a longer passphrase",
+		a.messages.alert("this machine is short of memory, so each try of the passkey takes %d MiB instead of %d: choose a longer passphrase",
 			params.MemoryKiB>>10, keyring.DefaultParams().MemoryKiB>>10)
 	}
 	slot, err := keyring.NewPassphraseSlot(id, master.Bytes(), passkey.Passphrase(), params, helperKDF(ctx))
@@ -270,7 +270,7 @@ func (a *app) warnOnce() func(error) {
 	return func(err error) {
 		if text := err.Error(); text != last {
 			last = text
-			a.messages.warn("%s", text)
+			a.messages.alert("%s", text)
 		}
 	}
 }

@@ -133,10 +133,10 @@ func (a *app) printStatus(list []control.Status) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tSINCE")
+	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tDAMAGED\tSINCE")
 	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
-			s.OpenFiles, formatBytes(s.GuardedBytes), s.Started.Local().Format(time.DateTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%d\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
+			s.OpenFiles, formatBytes(s.GuardedBytes), s.DamagedFiles, s.Started.Local().Format(time.DateTime))
 	}
 	return w.Flush()
 }

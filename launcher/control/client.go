@@ -205,7 +205,7 @@ func (f folder) ask(ctx context.Context, dir *os.File, id, name string) (Status,
 	if err != nil {
 		s = readDescription(dir, id, f.uid)
 		s.State = NotAnswering
-		s.OpenFiles, s.GuardedBytes, s.DirtyBytes = 0, 0, 0
+		s.OpenFiles, s.GuardedBytes, s.DirtyBytes, s.DamagedFiles = 0, 0, 0, 0
 	}
 	if peer != nil {
 		s.PID = int(peer.Pid)

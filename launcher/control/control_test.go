@@ -63,7 +63,7 @@ func (f *fake) Status() Status {
 func sample(mountpoint string) Status {
 	return Status{
 		Mountpoint: mountpoint, Vault: "/v/app.vault", VaultID: "00ff", Name: "name-of-" + filepath.Base(mountpoint),
-		PID: os.Getpid(), UID: os.Geteuid(), State: Serving, ReadOnly: true, OpenFiles: 3, GuardedBytes: 1 << 40, DirtyBytes: 7,
+		PID: os.Getpid(), UID: os.Geteuid(), State: Serving, ReadOnly: true, OpenFiles: 3, GuardedBytes: 1 << 40, DirtyBytes: 7, DamagedFiles: 2,
 		Started: time.Date(2026, 1, 2, 3, 4, 5, 678, time.UTC),
 	}
 }
@@ -187,7 +187,7 @@ func TestStatusFields(t *testing.T) {
 	var fields map[string]any
 	must(t, json.Unmarshal(text, &fields))
 	for _, name := range []string{
-		"mountpoint", "vault", "name", "pid", "state", "read_only", "open_files", "guarded_bytes", "dirty_bytes", "vault_id", "uid", "started",
+		"mountpoint", "vault", "name", "pid", "state", "read_only", "open_files", "guarded_bytes", "dirty_bytes", "damaged_files", "vault_id", "uid", "started",
 		"device", "sandboxed",
 	} {
 		if _, ok := fields[name]; !ok {

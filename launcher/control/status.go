@@ -37,6 +37,7 @@ type Status struct {
 	OpenFiles    int64     `json:"open_files"`
 	GuardedBytes int64     `json:"guarded_bytes"` // decrypted, in guarded memory now
 	DirtyBytes   int64     `json:"dirty_bytes"`   // accepted, not yet durable
+	DamagedFiles int64     `json:"damaged_files"` // that programs were refused, because a block of them does not authenticate
 	Started      time.Time `json:"started"`
 
 	// Socket is the path of the daemon's control socket; filled in by List.
