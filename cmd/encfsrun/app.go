@@ -8,14 +8,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"encfsrun/fs/guarded"
-	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/disk"
 )
 
@@ -156,36 +154,6 @@ func rangeArgs(least int, names ...string) cobra.PositionalArgs {
 
 // harden protects this process before it holds a secret.
 func (a *app) harden() error { return guarded.Harden().Err() }
-
-// pins returns where this machine remembers vaults, or nil, said aloud, where it can't.
-func (a *app) pins() *vault.Pins {
-	dir, err := a.statePath()
-	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err != nil {
-		a.messages.alert("no state directory (%v), so a vault that was rolled back can't be noticed; name one with --state-dir", err)
-		return nil
-	}
-	return vault.NewPins(a.disk, filepath.Join(dir, "pins"))
-}
-
-func (a *app) statePath() (string, error) {
-	if a.stateDir != "" {
-		return filepath.Abs(a.stateDir)
-	}
-	if dir := os.Getenv("STATE_DIRECTORY"); filepath.IsAbs(dir) {
-		return dir, nil
-	}
-	if dir := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
-		return filepath.Join(dir, "encfsrun"), nil
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(home, ".local", "state", "encfsrun"), nil
-}
 
 // printJSON prints a result. It goes to terminals too, and strings of others are in it.
 func (a *app) printJSON(result any) error {
