@@ -18,6 +18,7 @@ import (
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/tree"
+	"encfsrun/keyring"
 	"encfsrun/launcher/wire"
 )
 
@@ -52,14 +53,15 @@ func daemonMain() int {
 
 // daemon is the process that holds the keys and serves one mount.
 type daemon struct {
-	app      *app
-	conn     *wire.Conn
-	config   daemonConfig
-	unlocked *unlocked
-	vault    *vault.Vault
-	pool     *guarded.Pool
-	cache    *guarded.Cache
-	control  *controlServer
+	app       *app
+	conn      *wire.Conn
+	config    daemonConfig
+	passkeyFD int // the passkey's descriptor as the user numbers it
+	unlocked  *unlocked
+	vault     *vault.Vault
+	pool      *guarded.Pool
+	cache     *guarded.Cache
+	control   *controlServer
 }
 
 func (d *daemon) live() error {
@@ -73,6 +75,7 @@ func (d *daemon) live() error {
 		if len(files) != 1 {
 			return errors.New("the descriptor of the passkey did not reach the daemon")
 		}
+		d.passkeyFD = d.config.Source.FD
 		// Descriptors arrive under new numbers.
 		if d.config.Source.FD, err = unix.FcntlInt(files[0].Fd(), unix.F_DUPFD_CLOEXEC, wireFD+1); err != nil {
 			return fmt.Errorf("take over the passkey's descriptor: %w", err)
@@ -122,7 +125,7 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if d.unlocked, err = d.app.unlock(ctx, d.config.Vault, d.config.Source); err != nil {
-		return err
+		return d.asGiven(err)
 	}
 	d.unlocked.Master.Destroy() // a mount needs no new slots
 	options, err := d.config.Open.options(d.app)
@@ -143,6 +146,23 @@ func (d *daemon) open(ctx context.Context) (err error) {
 	}
 	d.cache = guarded.NewCache(d.pool, d.vault.LoadBlock)
 	return nil
+}
+
+// asGiven names the passkey's descriptor as the user did.
+func (d *daemon) asGiven(err error) error {
+	if d.config.Source.FD < 0 {
+		return err
+	}
+	var passkey *keyring.PasskeyError
+	var unsafe *keyring.UnsafeFileError
+	origin := fmt.Sprintf("--passkey-fd %d", d.passkeyFD)
+	switch {
+	case errors.As(err, &passkey):
+		passkey.Origin = origin
+	case errors.As(err, &unsafe):
+		unsafe.Origin, unsafe.Path = origin, fmt.Sprintf("/dev/fd/%d", d.passkeyFD)
+	}
+	return err
 }
 
 // separate takes the daemon out of its launcher's session and working directory: signals of the terminal are the program's,
