@@ -133,9 +133,9 @@ const rootLong = `encfsrun runs code out of an encrypted, authenticated vault.
   encfsrun run app.vault -- python3 main.py      where it runs
 
 Exit codes: 0 done; 1 other failure; 2 usage; 3 wrong passkey or no usable key slot; 4 not a vault, too new, or it can't be
-read; 5 busy; 6 integrity failure or rollback; 7 the machine lacks something needed (see doctor); 8 accepted writes could not
-be made durable; 128+n stopped by signal n. run: the program's own status, or 125 for a failure of encfsrun itself, 126 and 127
-for a program that can't be executed or found.`
+read; 5 busy; 6 integrity failure, rollback or not the expected root; 7 the machine lacks something needed (see doctor); 128+n stopped by
+signal n. run: the program's own status, or 125 for a failure of encfsrun itself, 126 and 127 for a program that can't be
+executed or found.`
 
 // exactArgs wants n arguments, and names them in its error.
 func exactArgs(names ...string) cobra.PositionalArgs { return rangeArgs(len(names), names...) }

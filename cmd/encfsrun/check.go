@@ -20,11 +20,14 @@ It names what is damaged, and prints the root of what it verified. Exit 6 if any
 		Args: exactArgs("VAULT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v, closeVault, err := a.openVault(cmd.Context(), args[0], &open, false)
-			if err != nil {
-				return err
+			if err == nil {
+				defer closeVault()
+				err = a.check(cmd, v, args[0], asJSON)
 			}
-			defer closeVault()
-			return a.check(cmd, v, args[0], asJSON)
+			if is[*vault.IntegrityError](err) { // whoever checks needs no advice to check
+				err = &advised{err, restore}
+			}
+			return err
 		},
 	}
 	open.add(cmd.Flags())

@@ -24,9 +24,8 @@ type daemonConfig struct {
 // attachMessage hands over the descriptor of the mount, which comes with it.
 type attachMessage struct {
 	Mounted    launcher.Mounted
-	Mountpoint string // on the machine; empty for a sandbox
-	Background bool   // the launcher goes once the mount is served
-	Abandon    bool   // there is no mount and never will be; no descriptor comes
+	Background bool // the launcher goes once the mount is served
+	Abandon    bool // there is no mount and never will be; no descriptor comes
 }
 
 // daemonMessage is what the daemon says: one of its fields is set.

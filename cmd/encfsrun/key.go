@@ -40,7 +40,7 @@ func (a *app) keyListCommand() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			h, err := vault.ReadHeader(a.disk, args[0])
 			if err != nil {
-				return err
+				return a.ifAbsent(args[0], err)
 			}
 			if asJSON {
 				return a.printJSON(slotList(h.Slots))
@@ -229,6 +229,9 @@ func (a *app) changeSlots(ctx context.Context, path string, passkey *passkeyFlag
 	}
 	defer u.Close()
 	err = u.ChangeSlots(a.disk, a.pins(), func(slots []keyring.Slot) ([]keyring.Slot, error) { return change(ctx, u, slots) })
+	if is[*vault.RollbackError](err) { // only opening can accept it: it sees, and pins, the whole vault
+		return &advised{err, "if you put an older copy back on purpose, accept it first with: encfsrun check --accept-rollback " + path}
+	}
 	if is[*vault.PinError](err) { // the slots are changed
 		a.messages.alert("%v", err)
 		return nil

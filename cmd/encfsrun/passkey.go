@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strconv"
@@ -302,9 +303,19 @@ func (a *app) unlock(ctx context.Context, path string, source keyring.Source) (*
 		return master, nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, a.ifAbsent(path, err)
 	}
 	return u, nil
+}
+
+// ifAbsent says of what is no vault whether it is anything at all.
+func (a *app) ifAbsent(path string, err error) error {
+	if is[*vault.NotVaultError](err) {
+		if _, absent := a.disk.Lstat(path); errors.Is(absent, fs.ErrNotExist) {
+			return &absentError{path}
+		}
+	}
+	return err
 }
 
 // openVault unlocks and opens a vault for reading, or, for a writer, for writing. close ends both.

@@ -22,6 +22,16 @@ func (e *RollbackError) Error() string {
 	return fmt.Sprintf("%s was rolled back: %s", e.Path, e.Detail)
 }
 
+// RootError says that a vault is whole, and not the one whose root was expected.
+type RootError struct {
+	Path       string
+	Have, Want Root
+}
+
+func (e *RootError) Error() string {
+	return fmt.Sprintf("%s has root %x, not the expected one, %x", e.Path, e.Have, e.Want)
+}
+
 // NotVaultError says that a path is no vault, or that its header can't be read.
 type NotVaultError struct {
 	Path string

@@ -114,7 +114,7 @@ func (v *Vault) loadLog(w *workspace, writer bool) error {
 			fmt.Sprintf("is older (generation %d) than the log (generation %d)", v.header.Generation, newest)}
 	}
 	if want := v.options.ExpectRoot; want != nil && *want != st.last.chain {
-		return &IntegrityError{v.path, fmt.Sprintf("has root %x, not the expected one", st.last.chain)}
+		return &RootError{v.path, st.last.chain, *want}
 	}
 	v.torn = o.torn
 	return nil

@@ -249,13 +249,14 @@ func (g *target) judgeOpen(v *Vault) (verdict, error) {
 func classed(err error) (verdict, error) {
 	var (
 		rollback *RollbackError
+		root     *RootError
 		notVault *NotVaultError
 		tooNew   *TooNewError
 		wrong    *keyring.WrongPasskeyError
 		damaged  *keyring.DamagedSlotError
 	)
 	switch {
-	case isIntegrity(err), errors.As(err, &rollback):
+	case isIntegrity(err), errors.As(err, &rollback), errors.As(err, &root):
 		return refusal, nil
 	case errors.As(err, &notVault), errors.As(err, &tooNew), errors.As(err, &wrong), errors.As(err, &damaged):
 		return headerless, nil
