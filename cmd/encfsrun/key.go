@@ -82,6 +82,7 @@ func (a *app) keyAddCommand() *cobra.Command {
 	var passkey passkeyFlags
 	var fresh newPasskeyFlags
 	var machine string
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "add VAULT",
 		Short: "add a passkey: a passphrase, or with --machine a key file",
@@ -111,13 +112,33 @@ func (a *app) keyAddCommand() *cobra.Command {
 			if err != nil && made {
 				a.removeUnused(machine, slot, args[0])
 			}
-			return err
+			if err != nil {
+				return err
+			}
+			return a.printSlot(slotResult{Vault: args[0], Slot: slot.ID.String()}, asJSON)
 		},
 	}
 	passkey.add(cmd.Flags())
 	fresh.add(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the new slot as JSON")
 	filledVar(cmd.Flags(), &machine, "machine", "FILE", "add this machine key: a file of 32 random bytes, made if it does not exist")
 	return cmd
+}
+
+// slotResult is what key add, passwd and remove print with --json.
+type slotResult struct {
+	Vault   string `json:"vault"`
+	Slot    string `json:"slot"` // the new one, or the removed one
+	Removed bool   `json:"removed,omitempty"`
+}
+
+// printSlot prints the id of a new slot, which key remove takes later.
+func (a *app) printSlot(r slotResult, asJSON bool) error {
+	if asJSON {
+		return a.printJSON(r)
+	}
+	_, err := fmt.Fprintf(a.stdout, "slot %s\n", r.Slot)
+	return err
 }
 
 // machineSlot wraps the master key under the machine key in a file; made says that it is a new one.
@@ -149,11 +170,13 @@ func (a *app) removeUnused(file string, slot keyring.Slot, vaultPath string) {
 
 func (a *app) keyRemoveCommand() *cobra.Command {
 	var passkey passkeyFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "remove VAULT SLOT",
 		Short: "remove the slot whose id begins with SLOT; the last one stays",
 		Args:  exactArgs("VAULT", "SLOT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			var removed keyring.SlotID
 			err := a.changeSlots(cmd.Context(), args[0], &passkey, func(_ context.Context, _ *unlocked, slots []keyring.Slot) ([]keyring.Slot, error) {
 				i, err := findSlot(slots, args[1], args[0])
 				if err != nil {
@@ -162,15 +185,21 @@ func (a *app) keyRemoveCommand() *cobra.Command {
 				if len(slots) == 1 {
 					return nil, fmt.Errorf("the last key slot of %s can't be removed: nobody could open it any more", args[0])
 				}
+				removed = slots[i].ID
 				return slices.Delete(slots, i, i+1), nil
 			})
-			if err == nil {
-				a.messages.info("the slot is gone from %s; the master key is unchanged, so older copies of the vault still open with that passkey", args[0])
+			if err != nil {
+				return err
 			}
-			return err
+			a.messages.info("the slot is gone from %s; the master key is unchanged, so older copies of the vault still open with that passkey", args[0])
+			if asJSON {
+				return a.printJSON(slotResult{args[0], removed.String(), true})
+			}
+			return nil
 		},
 	}
 	passkey.add(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the removed slot as JSON")
 	return cmd
 }
 
@@ -193,6 +222,7 @@ func findSlot(slots []keyring.Slot, id, vaultPath string) (int, error) {
 func (a *app) keyPasswdCommand() *cobra.Command {
 	var passkey passkeyFlags
 	var fresh newPasskeyFlags
+	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "passwd VAULT",
 		Short: "replace the passkey that opens the vault by a new passphrase",
@@ -201,19 +231,26 @@ func (a *app) keyPasswdCommand() *cobra.Command {
 			if err := fresh.validate(); err != nil {
 				return err
 			}
-			return a.changeSlots(cmd.Context(), args[0], &passkey, func(ctx context.Context, u *unlocked, slots []keyring.Slot) ([]keyring.Slot, error) {
+			var slot keyring.Slot
+			err := a.changeSlots(cmd.Context(), args[0], &passkey, func(ctx context.Context, u *unlocked, slots []keyring.Slot) ([]keyring.Slot, error) {
 				i := slices.IndexFunc(slots, func(s keyring.Slot) bool { return s.ID == u.slot })
 				if i < 0 {
 					return nil, fmt.Errorf("the key slot that opened %s was removed meanwhile; try again", args[0])
 				}
-				slot, err := fresh.slot(ctx, a, u.Header.VaultID, u.Master, args[0])
+				var err error
+				slot, err = fresh.slot(ctx, a, u.Header.VaultID, u.Master, args[0])
 				slots[i] = slot
 				return slots, err
 			})
+			if err != nil {
+				return err
+			}
+			return a.printSlot(slotResult{Vault: args[0], Slot: slot.ID.String()}, asJSON)
 		},
 	}
 	passkey.add(cmd.Flags())
 	fresh.add(cmd.Flags())
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the new slot as JSON")
 	return cmd
 }
 
