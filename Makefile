@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 BUILDFLAGS := -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)'
 
 # A test that hangs ends here, with the stacks of its goroutines.
-TIMEOUT ?= 10m
+TIMEOUT ?= 25m
 # The short round of each fuzz target: a count, so that a slow machine can't time out; `soak` gives hours.
 FUZZTIME ?= 2000x
 # Where goroutines share memory. With -short: the same cases, fewer random rounds. Of fs/vault only what shares a vault: a crash at
