@@ -69,6 +69,7 @@ type replayer struct {
 	stream  *stream
 	state   *state
 	piece   *uint32 // the index of the checkpoint's next piece; nil when it is complete, or none is read
+	pieces  bool    // the checkpoint's last piece was read: its commit is next
 	pending []byte  // records since the last commit, encoded; Data stands there as Extent
 	inodes  uint64  // that the checkpoint promises
 }
@@ -103,10 +104,10 @@ func (r *replayer) drop() {
 
 func (r *replayer) entry(e entry) error {
 	switch {
+	case r.pieces && e.Type != record.Commit, r.piece != nil && e.Type != record.Piece:
+		return r.stream.malformed("a checkpoint is interrupted")
 	case e.Type == record.Piece:
 		return r.pieceOf(e.payload)
-	case r.piece != nil:
-		return r.stream.malformed("a checkpoint is interrupted")
 	case e.Type == record.Commit:
 		return r.commit(e.payload)
 	case e.Type == record.Data:
@@ -136,9 +137,13 @@ func (r *replayer) commit(payload []byte) error {
 	if c.Sequence != st.last.sequence+1 || c.NextIno < st.nextIno {
 		return &IntegrityError{object, fmt.Sprintf("holds commit %d after commit %d", c.Sequence, st.last.sequence)}
 	}
-	if c.Closing && len(r.pending) > 0 {
+	if c.Closing && (len(r.pending) > 0 || r.pieces) {
 		return s.malformed("a closing commit that is not empty")
 	}
+	if st.closed && st.session == s.segs[s.i].header.session {
+		return s.malformed("a commit after its session was closed")
+	}
+	r.pieces = false
 	for p := r.pending; len(p) > 0; {
 		var used int
 		if used, err = r.apply(p); err != nil {
@@ -259,7 +264,7 @@ func (r *replayer) pieceOf(payload []byte) error {
 		records = records[record.HeaderSize+head.Length:]
 	}
 	if h.Last {
-		r.piece = nil
+		r.piece, r.pieces = nil, true
 		if n := r.state.tree.Stats().Inodes; n != r.inodes || h.Index == 0 && n == 0 {
 			return r.stream.malformed("a checkpoint does not hold all that it promises")
 		}
