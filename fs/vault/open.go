@@ -64,6 +64,9 @@ func (v *Vault) load(writer bool) error {
 func (v *Vault) loadWith(w *workspace, writer bool) error {
 	for again := !writer; ; again = false {
 		pinned, pinErr := v.pinned()
+		if pinErr != nil {
+			v.warnOfPin(pinErr)
+		}
 		err := v.freshHeader(writer)
 		if err == nil {
 			err = v.loadLog(w, writer)
@@ -79,9 +82,6 @@ func (v *Vault) loadWith(w *workspace, writer bool) error {
 		var rollback *RollbackError
 		moved := lost || isIntegrity(err) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &rollback)
 		if !again || !moved {
-			if pinErr != nil {
-				v.warn(pinErr)
-			}
 			return err
 		}
 		v.closeSegments()
@@ -448,4 +448,6 @@ type Vault struct {
 	segs  []*segment // live, by number; blocks rise with them
 	tail  tail
 	torn  []uint64
+
+	warned bool // the user knows that this machine can't remember the vault
 }

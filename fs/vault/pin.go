@@ -201,7 +201,7 @@ func (v *Vault) onDisk(pinned *Pin) (durable, lost bool) {
 	for _, settle := range []func() error{func() error { return v.fsys.SyncDir(v.path) }, tip.file.Sync, tip.file.DropCache} {
 		// A read-only file system says so, an image's says EINVAL: nothing of it is in doubt.
 		if err := settle(); err != nil && !errors.Is(err, syscall.EROFS) && !errors.Is(err, syscall.EINVAL) {
-			v.warn(fmt.Errorf("what %s holds is not pinned, for it may not be durable: %w", v.path, bare(err)))
+			v.warnOfPin(fmt.Errorf("what %s holds is not pinned, for it may not be durable: %w", v.path, bare(err)))
 			return false, false
 		}
 	}
@@ -249,12 +249,14 @@ func (v *Vault) savePin(force bool) {
 		return
 	}
 	if err := v.options.Pins.save(v.pin(), force); err != nil {
-		v.warn(err)
+		v.warnOfPin(err)
 	}
 }
 
-func (v *Vault) warn(err error) {
-	if v.options.Warn != nil {
+// warnOfPin tells the user once that this machine can't remember the vault: a pin that can't be read mostly can't be written either.
+func (v *Vault) warnOfPin(err error) {
+	if v.options.Warn != nil && !v.warned {
 		v.options.Warn(err)
 	}
+	v.warned = true
 }
