@@ -12,6 +12,8 @@ const (
 	preferredIO = 64 << 10
 	// statfsBlock is the unit of statfs in bytes.
 	statfsBlock = 4 << 10
+	// maxInodes is how many inodes a tree holds at most.
+	maxInodes = 1<<32 - 1
 )
 
 // fill translates the attributes of an inode.
@@ -37,13 +39,29 @@ func (f *FS) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 	if !f.admit(&in.InHeader) {
 		return fuse.EACCES
 	}
-	a, err := f.src.Attr(tree.Ino(in.NodeId))
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	a, err := f.attr(tree.Ino(in.NodeId))
 	if err != nil {
 		return inodeErrno(err)
 	}
-	out.AttrValid = validSeconds
-	f.fill(&out.Attr, &a)
+	f.show(out, &a)
 	return fuse.OK
+}
+
+// show answers with attributes.
+func (f *FS) show(out *fuse.AttrOut, a *tree.Attr) {
+	out.AttrValid = f.attrValid(a)
+	f.fill(&out.Attr, a)
+}
+
+// attrValid returns for how many seconds the kernel may keep attributes. A file's number of blocks is exact to one while parts of
+// it wait to be flushed beside others that lie in the log, and the kernel does not see the flush.
+func (f *FS) attrValid(a *tree.Attr) uint64 {
+	if d := f.dirty.files[a.Ino]; d != nil && d.fresh > 0 && a.Blocks > d.fresh/512+1 {
+		return 0
+	}
+	return validSeconds
 }
 
 // Statx would add a time of creation, which a vault does not store. After ENOSYS the kernel asks by GETATTR for good.
@@ -52,7 +70,7 @@ func (f *FS) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status {
 // Access is never asked under default_permissions. If the mount lacks that, nobody has checked anything: refuse.
 func (f *FS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.EACCES }
 
-// StatFs tells the size of the tree; nothing is free.
+// StatFs tells the size of the tree and what is free: in a read-only mount, nothing.
 func (f *FS) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	if !f.admit(h) {
 		return fuse.EACCES
@@ -62,6 +80,13 @@ func (f *FS) StatFs(_ <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fu
 	out.Frsize = statfsBlock
 	out.Blocks = size.Bytes/statfsBlock + min(size.Bytes%statfsBlock, 1)
 	out.Files = size.Inodes
+	if f.store != nil {
+		out.Bfree = f.freeBytes() / statfsBlock
+		out.Bavail = out.Bfree
+		out.Blocks += out.Bfree
+		out.Ffree = maxInodes - min(size.Inodes, maxInodes)
+		out.Files += out.Ffree
+	}
 	out.NameLen = tree.MaxName
 	return fuse.OK
 }

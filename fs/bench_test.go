@@ -33,7 +33,7 @@ func hotPaths(f *FS, m *model, dir tree.Ino) map[string]func() {
 	var attr fuse.AttrOut
 	read := fuse.ReadIn{InHeader: file, Size: 128 << 10, Offset: 100_000, ReadFlags: fuse.READ_LOCKOWNER}
 	f.known.add(uint64(large)) // held, as an open file is
-	f.files.acquire(large)
+	f.files.acquire(large, false)
 	return map[string]func(){
 		"lookup":  func() { f.Lookup(nil, &h, "large", &entry); f.Forget(entry.NodeId, 1) },
 		"missing": func() { f.Lookup(nil, &h, "missing", &entry) },

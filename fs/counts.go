@@ -69,6 +69,17 @@ func (c *counts) sub(ino, n uint64) uint64 {
 	return left
 }
 
+// get returns an inode's count.
+func (c *counts) get(ino uint64) uint64 {
+	s, number, at := c.shard(ino)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.pages[number]; p != nil {
+		return p.n[at]
+	}
+	return 0
+}
+
 // inodes returns the number of inodes with a count above zero.
 func (c *counts) inodes() (n int64) {
 	for i := range c.shards {

@@ -39,16 +39,14 @@ func (f *FS) ReleaseDir(*fuse.ReleaseIn) {
 	f.dirs.Add(-1)
 }
 
-// FsyncDir has nothing to do.
-func (f *FS) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status {
-	return fuse.OK
-}
-
 // ReadDir lists names. The kernel uses it where it does not know READDIRPLUS.
 func (f *FS) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	if !f.admit(&in.InHeader) {
 		return fuse.EACCES
 	}
+	f.noteAccess(tree.Ino(in.NodeId), in.Flags)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	return f.list(tree.Ino(in.NodeId), in.Offset, func(e fuse.DirEntry) bool { return out.AddDirEntry(e) })
 }
 
@@ -65,6 +63,9 @@ func (f *FS) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 	if !f.admit(&in.InHeader) {
 		return fuse.EACCES
 	}
+	f.noteAccess(tree.Ino(in.NodeId), in.Flags)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	buffer := f.plus.Get().(*[]plusEntry)
 	defer f.plus.Put(buffer)
 	added := (*buffer)[:0]

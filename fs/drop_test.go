@@ -139,20 +139,20 @@ func TestDropper(t *testing.T) {
 	kernel := &recorder{told: make(chan uint64, 100), next: make(chan fuse.Status)}
 	d.start(kernel)
 	release := func(ino tree.Ino) {
-		if files.release(ino) {
+		if _, drop := files.release(ino, false); drop {
 			d.push(ino)
 		}
 	}
 	cycle := func(ino tree.Ino, cached bool) {
-		files.acquire(ino)
+		files.acquire(ino, false)
 		if cached {
 			files.markCached(ino)
 		}
 		release(ino)
 	}
 	cycle(1, false) // only read: nobody is told
-	files.acquire(7)
-	files.acquire(7)
+	files.acquire(7, false)
+	files.acquire(7, false)
 	files.markCached(7)
 	release(7) // still open
 	cycle(2, true)
@@ -163,7 +163,7 @@ func TestDropper(t *testing.T) {
 	cycle(2, true)
 	cycle(2, true) // once in the queue is enough
 	cycle(3, true)
-	files.acquire(3) // opened again: not yet
+	files.acquire(3, false) // opened again: not yet
 	release(7)
 	kernel.next <- fuse.OK
 	for _, want := range []uint64{2, 7} {

@@ -13,10 +13,22 @@ import (
 
 // The statuses that go-fuse has no name for.
 const (
+	eexist       = fuse.Status(syscall.EEXIST)
+	efbig        = fuse.Status(syscall.EFBIG)
 	enametoolong = fuse.Status(syscall.ENAMETOOLONG)
+	enospc       = fuse.Status(syscall.ENOSPC)
+	enotempty    = fuse.Status(syscall.ENOTEMPTY)
+	enotsup      = fuse.Status(syscall.ENOTSUP)
 	enotty       = fuse.Status(syscall.ENOTTY)
 	enxio        = fuse.Status(syscall.ENXIO)
 	estale       = fuse.Status(syscall.ESTALE)
+)
+
+// Refusals of this package.
+var (
+	errNotPermitted = errors.New("not permitted")
+	errNotSupported = errors.New("not supported")
+	errTooLarge     = errors.New("beyond the greatest size of a file")
 )
 
 // errno is the one place where errors become what a program sees. What is not listed, failures of the disk and damage among
@@ -39,6 +51,20 @@ func errno(err error) fuse.Status {
 		return enametoolong
 	case errors.Is(err, tree.ErrInvalid):
 		return fuse.EINVAL
+	case errors.Is(err, tree.ErrExists):
+		return eexist
+	case errors.Is(err, tree.ErrNotEmpty):
+		return enotempty
+	case errors.Is(err, tree.ErrFull), errors.Is(err, tree.ErrTooBig), errors.Is(err, ErrNoSpace):
+		return enospc
+	case errors.Is(err, ErrReadOnly):
+		return fuse.EROFS
+	case errors.Is(err, errNotPermitted):
+		return fuse.EPERM
+	case errors.Is(err, errNotSupported):
+		return enotsup
+	case errors.Is(err, errTooLarge):
+		return efbig
 	}
 	return fuse.EIO
 }
@@ -47,6 +73,14 @@ func errno(err error) fuse.Status {
 func inodeErrno(err error) fuse.Status {
 	if errors.Is(err, tree.ErrNotFound) {
 		return estale
+	}
+	return errno(err)
+}
+
+// syncErrno is errno for who wants changes to be durable: what turned the mount read-only has made them lost, so EIO.
+func syncErrno(err error) fuse.Status {
+	if errors.Is(err, ErrReadOnly) {
+		return fuse.EIO
 	}
 	return errno(err)
 }

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -23,17 +24,32 @@ type Options struct {
 	Owner *Owner
 	// RefuseOutsiders answers EACCES to callers outside the pid namespace in which the mount was made.
 	RefuseOutsiders bool
+	// Store takes changes; nil: the mount is read-only.
+	Store Store
+	// Dirty is the memory for what is written, in chunks of ChunkSize. It goes with Store.
+	Dirty Chunks
+	// PageCache lets the kernel keep contents while mounted, outside guarded memory.
+	PageCache bool
 	// OnIntegrity, unless nil, is told of the first block of each file that does not authenticate. It is called while the
 	// request waits. The error names blocks and segments, never files.
 	OnIntegrity func(ino tree.Ino, err *vault.IntegrityError)
 }
 
-// FS is a read-only file system over a Source. New makes one; a Server serves it.
+// FS is a file system over a Source, read-only unless it has a Store. New makes one; a Server serves it.
 type FS struct {
 	src    Source
+	store  Store
 	blocks Blocks
 	opts   Options
-	plain  bool // nothing in the tree has an extended attribute
+	plain  bool // nothing in the tree has an extended attribute, and nothing ever will
+
+	// mu orders everything that changes the tree. Who reads the tree, or what waits in memory, holds it for reading. It is held
+	// for memory work and for appending to the log, not while the disk syncs.
+	mu      sync.RWMutex
+	pending pendingAttrs
+	dirty   dirtyFiles
+	orphans map[tree.Ino]struct{} // inodes without names that are in use
+	commits commits
 
 	known   counts    // what the kernel has looked up
 	files   openFiles // open regular files
@@ -49,7 +65,13 @@ type FS struct {
 
 // New makes a file system of what src holds, with contents out of blocks.
 func New(src Source, blocks Blocks, opts Options) *FS {
-	f := &FS{src: src, blocks: blocks, opts: opts, plain: src.Stats().Xattrs == 0, replies: make(chan *reply, idleReplies)}
+	f := &FS{
+		src: src, store: opts.Store, blocks: blocks, opts: opts, replies: make(chan *reply, idleReplies),
+		plain:   opts.Store == nil && src.Stats().Xattrs == 0,
+		pending: make(pendingAttrs), orphans: make(map[tree.Ino]struct{}),
+	}
+	f.dirty.init(opts.Dirty)
+	f.commits.init()
 	f.plus.New = func() any { return new([]plusEntry) }
 	f.drops.init(&f.files)
 	return f
@@ -63,11 +85,17 @@ type Stats struct {
 	Refused         uint64 // requests from outside the sandbox
 	DamagedFiles    int64  // files with a block that did not authenticate
 	FailedDropCalls uint64 // page cache that could not be invalidated: contents may be left there until the unmount
+	DirtyBytes      uint64 // of files, written and not in the log yet
+	Unsynced        bool   // the last attempt to make changes durable failed
 }
 
 // Stats returns the counters. They are read one after the other, without a common instant.
 func (f *FS) Stats() Stats {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	return Stats{
+		DirtyBytes:      f.dirty.bytes,
+		Unsynced:        f.commits.failed.Load(),
 		OpenFiles:       f.files.open(),
 		OpenDirs:        f.dirs.Load(),
 		KnownInodes:     f.known.inodes(),
@@ -84,7 +112,22 @@ func (f *FS) String() string { return fsName }
 func (f *FS) SetDebug(bool) {}
 
 // Init is called when the kernel's first request was answered, before any other.
-func (f *FS) Init(s *fuse.Server) { f.drops.start(s) }
+func (f *FS) Init(s *fuse.Server) {
+	f.drops.start(s)
+	f.startCommitting()
+}
 
-// OnUnmount is called after the last request.
-func (f *FS) OnUnmount() { f.drops.stop() }
+// OnUnmount is called after the last request. What is not durable is left to Close, which can say that it failed.
+func (f *FS) OnUnmount() {
+	f.drops.stop()
+	f.stopCommitting()
+}
+
+// Close frees what nobody can use any more and makes everything durable. It is called after the last request. With an error, what
+// was accepted is not durable, and Close may be called again.
+func (f *FS) Close() error {
+	if f.store == nil {
+		return nil
+	}
+	return errors.Join(f.freeOrphans(), f.Sync())
+}

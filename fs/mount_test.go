@@ -30,6 +30,9 @@ type mounted struct {
 	cache *guarded.Cache
 	serve *Server
 	ended chan struct{}
+
+	finish func() error // closes a volume
+	gone   bool
 }
 
 func (m *mounted) path(elem ...string) string {
@@ -89,7 +92,7 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 	if o.wrap != nil {
 		raw = o.wrap(f)
 	}
-	if m.serve, err = newServer(dev, raw, MaxRead(budget), !f.opts.RefuseOutsiders); err != nil {
+	if m.serve, err = newServer(dev, raw, MaxRead(budget), f.capabilities()); err != nil {
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 		t.Fatal(err)
 	}
@@ -104,6 +107,10 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 
 func (m *mounted) unmount(t testing.TB) {
 	t.Helper()
+	if m.gone {
+		return
+	}
+	m.gone = true
 	// close(2) does not wait for RELEASE, and an unmount loses those that were not answered.
 	released := func() bool { s := m.fs.Stats(); return s.OpenFiles == 0 && s.OpenDirs == 0 }
 	for end := time.Now().Add(10 * time.Second); !released() && time.Now().Before(end); {
@@ -133,7 +140,11 @@ func (m *mounted) unmount(t testing.TB) {
 	if s := m.fs.Stats(); s.OpenFiles != 0 || s.OpenDirs != 0 || s.FailedDropCalls != 0 {
 		t.Errorf("after the unmount: %+v", s)
 	}
-	m.cache.Close()
+	if m.finish == nil {
+		m.cache.Close()
+	} else if err := m.finish(); err != nil {
+		t.Errorf("closing the vault: %v", err)
+	}
 }
 
 // forgoPoll lets the kernel ask for FUSE_POLL once, in a system call that Go's scheduler knows to be blocking, and learn that

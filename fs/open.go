@@ -17,12 +17,13 @@ type openFiles struct {
 }
 
 type openFile struct {
-	opens  uint32
-	cached bool // the kernel was given contents for its page cache that it was not told to drop yet
-	queued bool // it is about to be told
+	opens   uint32
+	writers uint32 // of opens, those for writing
+	cached  bool   // the kernel was given contents for its page cache that it was not told to drop yet
+	queued  bool   // it is about to be told
 }
 
-func (o *openFiles) acquire(ino tree.Ino) {
+func (o *openFiles) acquire(ino tree.Ino, writer bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.files == nil {
@@ -30,28 +31,43 @@ func (o *openFiles) acquire(ino tree.Ino) {
 	}
 	file := o.files[ino]
 	file.opens++
+	if writer {
+		file.writers++
+	}
 	o.files[ino] = file
 	o.opens++
 }
 
-// release ends an open and says whether the file is to be queued for dropping its page cache.
-func (o *openFiles) release(ino tree.Ino) (queue bool) {
+// isOpen says whether somebody has a file open.
+func (o *openFiles) isOpen(ino tree.Ino) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.files[ino].opens > 0
+}
+
+// release ends an open. It says whether it was the last one for writing, and whether the file is to be queued for dropping its page
+// cache.
+func (o *openFiles) release(ino tree.Ino, writer bool) (flush, queue bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	file := o.files[ino]
 	if file.opens == 0 {
-		return false // a RELEASE without an OPEN: nothing to end
+		return false, false // a RELEASE without an OPEN: nothing to end
 	}
 	file.opens--
 	o.opens--
+	if writer && file.writers > 0 {
+		file.writers--
+		flush = file.writers == 0
+	}
 	if file.opens == 0 && !file.cached {
 		delete(o.files, ino)
-		return false
+		return flush, false
 	}
 	queue = file.opens == 0 && !file.queued
 	file.queued = file.queued || queue
 	o.files[ino] = file
-	return queue
+	return flush, queue
 }
 
 // markCached notes that contents of a file are about to go into the page cache.
@@ -85,32 +101,77 @@ func (o *openFiles) open() int64 {
 	return o.opens
 }
 
-// Open lets a regular file be read, by direct I/O. FOPEN_NOFLUSH spares a round trip at each close.
+// Open opens a regular file. The kernel has checked who may read and write it.
 func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	if !f.admit(&in.InHeader) {
 		return fuse.EACCES
 	}
-	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY || in.Flags&syscall.O_TRUNC != 0 {
+	ino, truncate := tree.Ino(in.NodeId), in.Flags&syscall.O_TRUNC != 0
+	if f.store == nil && (writes(in.Flags) || truncate) {
 		return fuse.EROFS
 	}
-	a, err := f.src.Attr(tree.Ino(in.NodeId))
+	a, err := f.src.Attr(ino)
 	switch {
 	case err != nil:
 		return inodeErrno(err)
-	case a.Mode&syscall.S_IFMT == syscall.S_IFDIR:
+	case isDir(a.Mode):
 		return fuse.EISDIR
-	case a.Mode&syscall.S_IFMT != syscall.S_IFREG:
+	case !isFile(a.Mode):
 		return fuse.EINVAL // the kernel opens FIFOs, sockets and devices itself
 	}
-	f.files.acquire(tree.Ino(in.NodeId))
-	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
+	if truncate {
+		if err := f.truncateOpen(ino, in.Mode&fuse.OPEN_KILL_SUIDGID != 0); err != nil {
+			return inodeErrno(err)
+		}
+	}
+	f.files.acquire(ino, writes(in.Flags))
+	out.OpenFlags = f.openFlags()
 	return fuse.OK
+}
+
+// openFlags says how the kernel treats an open file. Without a page cache, by direct I/O: writes that don't make the file longer may
+// run beside each other. FOPEN_NOFLUSH spares a round trip at each close.
+func (f *FS) openFlags() uint32 {
+	if f.opts.PageCache {
+		return fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	}
+	return fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+}
+
+// truncateOpen is O_TRUNC.
+func (f *FS) truncateOpen(ino tree.Ino, unprivileged bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, err := f.regular(ino)
+	if err != nil {
+		return err
+	}
+	if err := f.written(&a, unprivileged); err != nil {
+		return err
+	}
+	return f.resize(a, 0)
 }
 
 // Release ends an open: the last descriptor and the last mapping that came of it are gone.
 func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	if ino := tree.Ino(in.NodeId); f.files.release(ino) {
+	ino := tree.Ino(in.NodeId)
+	flush, drop := f.files.release(ino, writes(in.Flags))
+	if flush && f.store != nil {
+		f.flushClosed(ino)
+	}
+	if drop && !f.opts.PageCache {
 		f.drops.push(ino)
+	}
+	f.mayFree(ino)
+}
+
+// flushClosed flushes a file that nobody writes any more, unless it has no name: then it is about to go. A failure is told by the
+// next sync.
+func (f *FS) flushClosed(ino tree.Ino) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, orphan := f.orphans[ino]; !orphan && f.dirty.files[ino] != nil {
+		f.flush(ino)
 	}
 }
 
@@ -126,6 +187,9 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 		return fuse.EACCES
 	}
 	ino := tree.Ino(in.NodeId)
+	if err := f.settle(ino); err != nil {
+		return inodeErrno(err)
+	}
 	a, err := f.src.Attr(ino)
 	if err != nil {
 		return inodeErrno(err)

@@ -41,6 +41,7 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 		r.Done()
 		return nil, f.readErrno(ino, err)
 	}
+	f.noteAccess(ino, in.Flags)
 	if r.size == 0 {
 		r.Done() // go-fuse may not say when it is done with a result of size 0
 		return nothing{}, fuse.OK
@@ -99,7 +100,7 @@ func (f *FS) newReply() *reply {
 
 // load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
 func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
-	if r.spans, err = r.fs.src.Spans(ino, off, n, r.spans); err != nil {
+	if r.spans, err = r.fs.spans(ino, off, n, r.spans); err != nil {
 		return err
 	}
 	for _, s := range r.spans {

@@ -48,10 +48,10 @@ type Server struct{ fuse *fuse.Server }
 //
 // dev is closed in any case. The mount dies with the Server's own copy of the descriptor, when Serve or the process ends.
 func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) {
-	return newServer(dev, f, maxRead, !f.opts.RefuseOutsiders)
+	return newServer(dev, f, maxRead, f.capabilities())
 }
 
-func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, keepLinks bool) (*Server, error) {
+func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, capabilities uint64) (*Server, error) {
 	fd, err := takeOver(dev)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/fuse: %w", err)
@@ -63,9 +63,7 @@ func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, keepLinks bool) 
 		DisableSplice: true,
 		// The kernel need not guess from times whether contents changed: they don't.
 		ExplicitDataCacheControl: true,
-		EnableSymlinkCaching:     keepLinks, // likewise, but it gives them to everybody
-		// mmap with MAP_SHARED of files that are open for direct I/O.
-		ExtraCapabilities: fuse.CAP_DIRECT_IO_ALLOW_MMAP,
+		ExtraCapabilities:        capabilities,
 		// What is not used is not negotiated.
 		DisabledCapabilities: fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_PASSTHROUGH,
 		// None of its lines helps a user, and it must never hold a name.

@@ -92,7 +92,7 @@ func (c *Cache) unindex(f *frame) {
 // the pool has any, and else blocks that can be evicted.
 func (c *Cache) reserve(n int) bool {
 	for len(c.spare) < n {
-		b, err := c.pool.get()
+		b, err := c.pool.Get()
 		if err != nil {
 			break // used up or no more to be locked: evict
 		}
@@ -220,7 +220,7 @@ func (c *Cache) drained() {
 		return
 	}
 	for _, f := range c.clock {
-		c.pool.put(f.data) // wipes
+		c.pool.Put(f.data) // wipes
 		f.data = nil
 	}
 	clear(c.index)

@@ -33,7 +33,8 @@ var (
 )
 
 // Pool is a number of equal blocks in slabs, which are added on demand up to a
-// budget. It serves one [Cache]. It is safe for concurrent use.
+// budget. It serves one [Cache], or who keeps blocks of his own. It is safe for
+// concurrent use.
 type Pool struct {
 	blockSize int   // bytes of a block
 	stride    int   // bytes from one block to the next in a slab
@@ -128,9 +129,9 @@ func (p *Pool) grow() error {
 	return nil
 }
 
-// get returns a zeroed block. It fails when the budget is used up or no more
+// Get returns a zeroed block. It fails when the budget is used up or no more
 // memory can be locked.
-func (p *Pool) get() ([]byte, error) {
+func (p *Pool) Get() ([]byte, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.free) == 0 {
@@ -144,8 +145,8 @@ func (p *Pool) get() ([]byte, error) {
 	return b, nil
 }
 
-// put takes back a block that get returned, and wipes it.
-func (p *Pool) put(b []byte) {
+// Put takes back a block that Get returned, and wipes it.
+func (p *Pool) Put(b []byte) {
 	Wipe(b)
 	p.mu.Lock()
 	defer p.mu.Unlock()

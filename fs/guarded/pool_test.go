@@ -43,7 +43,7 @@ func TestPool(t *testing.T) {
 		out := map[*byte][]byte{}
 		rt.Repeat(map[string]func(*rapid.T){
 			"get": func(rt *rapid.T) {
-				b, err := p.get()
+				b, err := p.Get()
 				if err != nil {
 					if err != errExhausted || len(out) != p.capacity {
 						rt.Fatalf("%d of %d blocks are out: %v", len(out), p.capacity, err)
@@ -61,7 +61,7 @@ func TestPool(t *testing.T) {
 			"put": func(rt *rapid.T) {
 				for k, b := range out {
 					delete(out, k)
-					p.put(b)
+					p.Put(b)
 					if !zero(b) {
 						rt.Fatal("the block was not wiped")
 					}
@@ -83,7 +83,7 @@ func TestPool(t *testing.T) {
 			},
 		})
 		for len(out) < p.capacity {
-			b, err := p.get()
+			b, err := p.Get()
 			if err != nil {
 				rt.Fatalf("block %d of %d: %v", len(out), p.capacity, err)
 			}
@@ -93,7 +93,7 @@ func TestPool(t *testing.T) {
 			rt.Fatalf("%d bytes of the budget of %d can't be used", wasted, budget)
 		}
 		for _, b := range out {
-			p.put(b)
+			p.Put(b)
 		}
 		if err := p.Close(); err != nil {
 			rt.Fatal(err)
@@ -106,11 +106,11 @@ func TestPoolLayout(t *testing.T) {
 	if p.capacity != 128 || p.Used() != 512<<10 {
 		t.Errorf("4 MiB are good for %d blocks of 32 KiB, %d bytes are locked at once", p.capacity, p.Used())
 	}
-	b, err := p.get()
+	b, err := p.Get()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.put(b)
+	defer p.Put(b)
 	if addr(b)%uintptr(os.Getpagesize()) != 0 {
 		t.Errorf("a block begins at %#x, not on a page", addr(b))
 	}
@@ -126,11 +126,11 @@ func TestPoolCountsWhatIsLocked(t *testing.T) {
 	before := lockedBytes()
 	p := newTestPool(t, 4096, 1<<20)
 	for i := range p.capacity {
-		b, err := p.get()
+		b, err := p.Get()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.put(b)
+		defer p.Put(b)
 		if got := lockedBytes() - before; got != p.Used() || got > 1<<20 {
 			t.Fatalf("after %d blocks %d bytes are locked, %d are counted, the budget is %d", i+1, got, p.Used(), 1<<20)
 		}
@@ -163,7 +163,7 @@ func TestPoolCloseUnmaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkUnmapped(t, at)
-	if _, err := p.get(); err == nil {
+	if _, err := p.Get(); err == nil {
 		t.Error("a closed pool gives blocks")
 	}
 }

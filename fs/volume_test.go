@@ -1,0 +1,189 @@
+package fs
+
+import (
+	"bytes"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
+	"encfsrun/fs/vault/seal"
+	"encfsrun/fs/vault/tree"
+	"encfsrun/keyring"
+)
+
+// volume is a real vault in a folder of the test, which can be mounted again and again.
+type volume struct {
+	path   string
+	id     seal.ID
+	master *guarded.Buffer
+}
+
+// newVolume makes an empty vault whose root belongs to who runs the tests.
+func newVolume(t testing.TB) *volume {
+	t.Helper()
+	return newVolumeAt(t, t.TempDir())
+}
+
+func newVolumeAt(t testing.TB, dir string) *volume {
+	t.Helper()
+	v := &volume{path: filepath.Join(dir, "app.vault"), id: seal.NewID(), master: secretOf(t, 1)}
+	slot, err := keyring.NewMachineSlot(v.id, v.master.Bytes(), secretOf(t, 2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := seal.NewKeys(v.id, v.master.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer keys.Destroy()
+	root := tree.Attr{Ino: tree.Root, Mode: syscall.S_IFDIR | 0o755, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())}
+	_, err = vault.Create(disk.OS(), v.path, keys, []keyring.Slot{slot}, vault.Options{}, func(s *vault.Session) error {
+		root.Ino = s.NewIno()
+		return s.Put(root)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func secretOf(t testing.TB, fill byte) *guarded.Buffer {
+	t.Helper()
+	b, err := guarded.NewBuffer(32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	copy(b.Bytes(), bytes.Repeat([]byte{fill}, 32))
+	t.Cleanup(b.Destroy)
+	return b
+}
+
+func (v *volume) unlock() (*vault.Unlocked, error) {
+	return vault.Unlock(disk.OS(), v.path, func(seal.ID, []keyring.Slot) (*guarded.Buffer, error) {
+		b, err := guarded.NewBuffer(32)
+		if err == nil {
+			copy(b.Bytes(), v.master.Bytes())
+		}
+		return b, err
+	})
+}
+
+// open opens the vault for writing. What close returns is the error of the last commit.
+func (v *volume) open() (*vault.Vault, *vault.Session, func() error, error) {
+	unlocked, err := v.unlock()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	opened, err := unlocked.OpenWriter(disk.OS(), vault.Options{})
+	if err != nil {
+		unlocked.Close()
+		return nil, nil, nil, err
+	}
+	session, err := opened.Begin()
+	if err != nil {
+		opened.Close()
+		unlocked.Close()
+		return nil, nil, nil, err
+	}
+	return opened, session, func() error {
+		err := session.Close()
+		opened.Close()
+		unlocked.Close()
+		return err
+	}, nil
+}
+
+// volumeOptions say how a test mounts a volume.
+type volumeOptions struct {
+	Options
+	budget int64 // of guarded memory, in bytes; 16 MiB unless set
+	dirty  int64 // of that for what is written; a quarter unless set
+	flags  uintptr
+	store  func(Store) Store
+}
+
+// mount mounts the volume for writing until the test ends, or until unmount is called.
+func (v *volume) mount(t testing.TB, o volumeOptions) *mounted {
+	t.Helper()
+	m, err := v.attach(t.TempDir(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.unmount(t) })
+	m.forgoPoll(t)
+	return m
+}
+
+func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
+	if o.budget == 0 {
+		o.budget = 16 << 20
+	}
+	if o.dirty == 0 {
+		o.dirty = o.budget / 4
+	}
+	opened, session, closeVault, err := v.open()
+	if err != nil {
+		return nil, err
+	}
+	pool, err := guarded.NewPool(vault.PlainSize, o.budget-o.dirty)
+	if err != nil {
+		return nil, err
+	}
+	dirty, err := guarded.NewPool(ChunkSize, o.dirty)
+	if err != nil {
+		return nil, err
+	}
+	cache := guarded.NewCache(pool, opened.LoadBlock)
+	o.Store, o.Dirty = testStore{session}, dirty
+	if o.store != nil {
+		o.Store = o.store(o.Store)
+	}
+	f := New(opened, cache, o.Options)
+	m := &mounted{dir: dir, fs: f, cache: cache, ended: make(chan struct{})}
+	m.finish = func() error {
+		err := f.Close()
+		cache.Close()
+		if closeErr := closeVault(); err == nil {
+			err = closeErr
+		}
+		if poolErr := dirty.Close(); err == nil && poolErr != nil {
+			err = fmt.Errorf("dirty chunks are left: %w", poolErr)
+		}
+		return err
+	}
+	dev, err := openMount(dir, MaxRead(o.budget-o.dirty), o.flags)
+	if err != nil {
+		return nil, err
+	}
+	if m.serve, err = newServer(dev, fuse.RawFileSystem(f), MaxRead(o.budget-o.dirty), f.capabilities()); err != nil {
+		unix.Unmount(dir, unix.MNT_DETACH)
+		return nil, err
+	}
+	go func() {
+		defer close(m.ended)
+		m.serve.Serve()
+	}()
+	return m, nil
+}
+
+// testStore makes a Store of a session.
+type testStore struct{ *vault.Session }
+
+func (s testStore) Write(ino tree.Ino, off, n uint64, fill func([]byte) error) error {
+	if err := s.Session.Write(ino, off, n, fill); err != nil {
+		return err
+	}
+	return s.Session.Commit()
+}
+func (s testStore) Reserve(uint64) error    { return nil }
+func (s testStore) FreeBytes() uint64       { return 1 << 30 }
+func (s testStore) Prepare() (Point, error) { return nil, s.Session.Commit() }
+func (s testStore) Sync(Point) error        { return nil }
+func (s testStore) Maintain() error         { return nil }
