@@ -42,7 +42,7 @@ func childServe(args []string) error {
 	if err != nil {
 		return err
 	}
-	dev, err := openMount(args[0], maxRead, 0)
+	dev, err := openMount(args[0], maxRead, restricted, "")
 	if err != nil {
 		return err
 	}

@@ -136,6 +136,7 @@ var children = map[string]func(args []string) error{
 	"hello":   func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
 	"mmap":    childMmap,
 	"serve":   childServe,
+	"volume":  childVolume,
 	"sandbox": childSandbox,
 }
 

@@ -64,15 +64,18 @@ func newCache(src *model, budget int64) (*guarded.Cache, error) {
 	return guarded.NewCache(pool, src.load), nil
 }
 
+// restricted are the flags that encfsrun's own mounts have.
+const restricted = unix.MS_NOSUID | unix.MS_NODEV
+
 // openMount mounts a new /dev/fuse at dir.
-func openMount(dir string, maxRead int, flags uintptr) (*os.File, error) {
+func openMount(dir string, maxRead int, flags uintptr, extra string) (*os.File, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/fuse: %w", err)
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d",
-		fd, os.Geteuid(), os.Getegid(), maxRead)
-	if err := unix.Mount(mountSource, dir, "fuse."+fsName, unix.MS_NOSUID|unix.MS_NODEV|flags, options); err != nil {
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d%s",
+		fd, os.Geteuid(), os.Getegid(), maxRead, extra)
+	if err := unix.Mount(mountSource, dir, "fuse."+fsName, flags, options); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("mounting: %w", err)
 	}
@@ -84,7 +87,7 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 	t.Helper()
 	f, cache, budget := newFS(t, src, o)
 	m := &mounted{dir: t.TempDir(), fs: f, cache: cache, ended: make(chan struct{})}
-	dev, err := openMount(m.dir, MaxRead(budget), o.flags)
+	dev, err := openMount(m.dir, MaxRead(budget), restricted|o.flags, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func childSandbox(args []string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
 	}
-	dev, err := openMount(dir, maxRead, unix.MS_RDONLY)
+	dev, err := openMount(dir, maxRead, restricted|unix.MS_RDONLY, "")
 	if err != nil {
 		return err
 	}

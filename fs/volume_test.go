@@ -3,6 +3,8 @@ package fs
 import (
 	"bytes"
 	"fmt"
+	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -21,26 +23,42 @@ import (
 // volume is a real vault in a folder of the test, which can be mounted again and again.
 type volume struct {
 	path   string
-	id     seal.ID
 	master *guarded.Buffer
 }
 
 // newVolume makes an empty vault whose root belongs to who runs the tests.
 func newVolume(t testing.TB) *volume {
 	t.Helper()
-	return newVolumeAt(t, t.TempDir())
-}
-
-func newVolumeAt(t testing.TB, dir string) *volume {
-	t.Helper()
-	v := &volume{path: filepath.Join(dir, "app.vault"), id: seal.NewID(), master: secretOf(t, 1)}
-	slot, err := keyring.NewMachineSlot(v.id, v.master.Bytes(), secretOf(t, 2))
+	v, err := makeVolume(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := seal.NewKeys(v.id, v.master.Bytes())
+	t.Cleanup(v.master.Destroy)
+	return v
+}
+
+func makeVolume(dir string) (*volume, error) {
+	master, err := secretOf(1)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
+	}
+	v := &volume{path: filepath.Join(dir, "app.vault"), master: master}
+	if _, err := os.Lstat(v.path); err == nil {
+		return v, nil
+	}
+	machine, err := secretOf(2)
+	if err != nil {
+		return nil, err
+	}
+	defer machine.Destroy()
+	id := seal.NewID()
+	slot, err := keyring.NewMachineSlot(id, v.master.Bytes(), machine)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := seal.NewKeys(id, v.master.Bytes())
+	if err != nil {
+		return nil, err
 	}
 	defer keys.Destroy()
 	root := tree.Attr{Ino: tree.Root, Mode: syscall.S_IFDIR | 0o755, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())}
@@ -48,30 +66,20 @@ func newVolumeAt(t testing.TB, dir string) *volume {
 		root.Ino = s.NewIno()
 		return s.Put(root)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return v, err
 }
 
-func secretOf(t testing.TB, fill byte) *guarded.Buffer {
-	t.Helper()
+func secretOf(fill byte) (*guarded.Buffer, error) {
 	b, err := guarded.NewBuffer(32)
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		copy(b.Bytes(), bytes.Repeat([]byte{fill}, 32))
 	}
-	copy(b.Bytes(), bytes.Repeat([]byte{fill}, 32))
-	t.Cleanup(b.Destroy)
-	return b
+	return b, err
 }
 
 func (v *volume) unlock() (*vault.Unlocked, error) {
 	return vault.Unlock(disk.OS(), v.path, func(seal.ID, []keyring.Slot) (*guarded.Buffer, error) {
-		b, err := guarded.NewBuffer(32)
-		if err == nil {
-			copy(b.Bytes(), v.master.Bytes())
-		}
-		return b, err
+		return secretOf(1)
 	})
 }
 
@@ -106,6 +114,7 @@ type volumeOptions struct {
 	budget int64 // of guarded memory, in bytes; 16 MiB unless set
 	dirty  int64 // of that for what is written; a quarter unless set
 	flags  uintptr
+	others bool // other users may use the mount, and setuid and devices work
 	store  func(Store) Store
 }
 
@@ -158,7 +167,11 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 		}
 		return err
 	}
-	dev, err := openMount(dir, MaxRead(o.budget-o.dirty), o.flags)
+	flags, extra := restricted|o.flags, ""
+	if o.others {
+		flags, extra = o.flags, ",allow_other"
+	}
+	dev, err := openMount(dir, MaxRead(o.budget-o.dirty), flags, extra)
 	if err != nil {
 		return nil, err
 	}
@@ -187,3 +200,27 @@ func (s testStore) FreeBytes() uint64       { return 1 << 30 }
 func (s testStore) Prepare() (Point, error) { return nil, s.Session.Commit() }
 func (s testStore) Sync(Point) error        { return nil }
 func (s testStore) Maintain() error         { return nil }
+
+// childVolume serves the vault in the folder args[1], made when it is missing, at args[0]: with the page cache where args[2] says
+// "on". SIGTERM unmounts it.
+func childVolume(args []string) error {
+	v, err := makeVolume(args[1])
+	if err != nil {
+		return err
+	}
+	unix.Umask(0)
+	m, err := v.attach(args[0], volumeOptions{Options: Options{PageCache: args[2] == "on"}, others: true, budget: 64 << 20})
+	if err != nil {
+		return err
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	go func() {
+		for range stop {
+			unix.Unmount(args[0], unix.MNT_DETACH)
+		}
+	}()
+	fmt.Println("serving")
+	<-m.ended
+	return m.finish()
+}
