@@ -19,7 +19,10 @@ type Options struct {
 	Pins           *Pins       // where this machine remembers what it has seen; nil: nowhere
 	AcceptRollback bool        // pin what is found, even where it is not what was pinned
 	ExpectRoot     *Root       // refuse every other root, and verify every block's SHA-256 when it is read
-	Warn           func(error) // told of a pin that can't be read or written; may be nil
+	Warn           func(error) // told of a pin that can't be read or written, and of a disk's failure that was mended; may be nil
+	// Stale, unless nil, is told of a block whose contents LoadBlock has given out and that has more of them now: a cache has to
+	// forget it. It must not call the vault or its session.
+	Stale func(block uint64)
 }
 
 // Open opens the vault for reading: as it was after the newest commit. It may stand beside a writer and other readers. The keys
@@ -356,6 +359,7 @@ func (o *opener) adopt(st *state) error {
 		delete(o.open, s.header.number)
 	}
 	v.state = st
+	v.durable = v.newest() // whether it is durable is asked before it is pinned
 	// What replay read beyond the last commit is not part of the vault.
 	v.tail = tail{number: o.tip.header.number, id: o.tip.header.id, chain: o.tailChain(st)}
 	if o.segs[st.segment] == o.tip {
@@ -443,11 +447,13 @@ type Vault struct {
 	options Options
 	lock    disk.File // nil for a reader
 
-	mu    sync.RWMutex // guards state.tree and segs
-	state *state
-	segs  []*segment // live, by number; blocks rise with them
-	tail  tail
-	torn  []uint64
+	mu      sync.RWMutex // guards state.tree, state.last and what belongs to it, and all below
+	state   *state
+	segs    []*segment // live, by number; blocks rise with them
+	durable Pin        // the last commit that is known to be durable
+	tail    tail
+	torn    []uint64
+	writing *appender // of the session of writing, which holds what is not durable yet
 
 	warned bool // the user knows that this machine can't remember the vault
 }

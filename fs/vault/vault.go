@@ -185,6 +185,14 @@ func (v *Vault) LoadBlock(number uint64, dst []byte) (int, error) {
 
 func (v *Vault) loadBlock(number uint64, dst []byte) error {
 	v.mu.RLock()
+	w := v.writing
+	v.mu.RUnlock()
+	if w != nil {
+		if found, err := w.load(number, dst); found {
+			return err
+		}
+	}
+	v.mu.RLock()
 	s := v.segmentOf(number)
 	var want record.Sum
 	if s != nil {
