@@ -39,6 +39,7 @@ type appender struct {
 	session    seal.ID
 	generation uint64
 	keep       int // blocks that may be in the air: keptBlocks, and a few in tests
+	ballast    ballast
 
 	// Told under disk, so in the order of the log: of a commit that is written (again, with another chain value, after a
 	// rescue), and of what became durable.
@@ -137,6 +138,7 @@ func (w *appender) put(b *batch) error {
 // writeKept appends the kept blocks from one on to the newest segment.
 func (w *appender) writeKept(from int) error {
 	s, blocks := w.made[len(w.made)-1], w.kept[from:]
+	w.ballast.claim(s.file, blockOffset(w.tail.blocks), blockOffset(w.tail.blocks+uint64(len(blocks))))
 	if _, err := s.file.WriteAt(w.keptAt(from, len(blocks)), blockOffset(w.tail.blocks)); err != nil {
 		return fmt.Errorf("write to %s: %w", segmentObject(w.vault, s.header.number), bare(err))
 	}
@@ -240,6 +242,7 @@ func (w *appender) makeSegment(checkpoint bool) error {
 		return fmt.Errorf("make %s: %w", object, bare(err))
 	}
 	s := &segment{header: h, file: file, hash: hashOf(sealed)}
+	w.ballast.claim(file, 0, headerSize)
 	_, err = file.WriteAt(sealed, 0)
 	if err == nil {
 		err = file.Sync()
@@ -276,10 +279,14 @@ func (w *appender) settleDisk() error {
 	return nil
 }
 
-// closeUnread closes the segments that the vault does not read from.
+// closeUnread closes the segments that the vault does not read from, and gives back what was set aside.
 func (w *appender) closeUnread() {
 	w.disk.Lock()
 	defer w.disk.Unlock()
+	if n := len(w.made); n > 0 && w.ballast.holds() > 0 {
+		w.made[n-1].file.Trim()
+	}
+	w.ballast.remove()
 	for _, s := range w.made[w.adopted:] {
 		s.file.Close()
 	}

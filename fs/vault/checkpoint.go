@@ -29,8 +29,19 @@ func (s *Session) Checkpoint() error {
 	if s.w.err != nil {
 		return s.w.err
 	}
+	if err := s.commit(false); err != nil {
+		return err
+	}
 	s.since = since
-	return s.commit(false)
+	s.checkpointed = s.v.segmentNumber(since)
+	return nil
+}
+
+// segmentNumber returns the number of the segment that holds a block.
+func (v *Vault) segmentNumber(block uint64) uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.segmentOf(block).header.number
 }
 
 // checkpointIfDue writes a checkpoint when the log since the last one is longer than checkpointDistance and than the tree.

@@ -423,7 +423,15 @@ func (v *Vault) checkExtents() (err error) {
 
 // segmentOf returns the live segment that holds a block, or nil.
 func (v *Vault) segmentOf(block uint64) *segment {
-	i, found := slices.BinarySearchFunc(v.segs, block, func(s *segment, block uint64) int {
+	i, found := findSegment(v.segs, block)
+	if !found {
+		return nil
+	}
+	return v.segs[i]
+}
+
+func findSegment(segs []*segment, block uint64) (int, bool) {
+	return slices.BinarySearchFunc(segs, block, func(s *segment, block uint64) int {
 		switch {
 		case s.end() <= block:
 			return -1
@@ -432,10 +440,6 @@ func (v *Vault) segmentOf(block uint64) *segment {
 		}
 		return 0
 	})
-	if !found {
-		return nil
-	}
-	return v.segs[i]
 }
 
 // Vault is an open vault. Its reading methods may be called from many goroutines at once.
@@ -454,6 +458,9 @@ type Vault struct {
 	tail    tail
 	torn    []uint64
 	writing *appender // of the session of writing, which holds what is not durable yet
+	cleaned bool      // blocks that were told of may be gone
+
+	loading sync.RWMutex // held shared while a block is read from a segment
 
 	warned bool // the user knows that this machine can't remember the vault
 }

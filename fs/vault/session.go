@@ -20,8 +20,11 @@ type Session struct {
 	dirty    bool   // changes since the last commit
 	began    int    // commits of this session
 	sequence uint64 // of the last commit
+	promised int64  // bytes of records that were reserved since
 	since    uint64 // block number at which the log since the last checkpoint begins
-	now      func() time.Time
+
+	checkpointed uint64 // number of the segment that the session's last checkpoint begins
+	now          func() time.Time
 }
 
 // Begin starts the session of writing of a vault that was opened for it. The log is not touched before the first commit or the
@@ -178,6 +181,7 @@ func (s *Session) Commit() error {
 // point is that of the last commit.
 func (s *Session) Prepare() (Point, error) {
 	if !s.dirty && s.w.err == nil {
+		s.promised = 0
 		return s.point(), nil
 	}
 	return s.prepare(false)
@@ -187,7 +191,7 @@ func (s *Session) prepare(closing bool) (Point, error) {
 	if err := s.w.commit(s.sequence+1, s.v.state.nextIno, s.now(), closing); err != nil {
 		return Point{}, err
 	}
-	s.dirty = false
+	s.dirty, s.promised = false, 0
 	s.began++
 	s.sequence++
 	return s.point(), nil
@@ -214,7 +218,15 @@ func (s *Session) Close() error {
 	if s.dirty || s.began == 0 || s.w.err != nil {
 		return s.Abort()
 	}
-	if err := s.checkpointIfDue(); err != nil {
+	err := s.checkpointIfDue()
+	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
+		var freed uint64
+		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))
+		if err = s.tell(err); freed == 0 {
+			break
+		}
+	}
+	if err != nil {
 		return errors.Join(err, s.Abort())
 	}
 	if err := s.finish(); err != nil {

@@ -192,13 +192,18 @@ func (v *Vault) loadBlock(number uint64, dst []byte) error {
 			return err
 		}
 	}
+	v.loading.RLock()
+	defer v.loading.RUnlock()
 	v.mu.RLock()
-	s := v.segmentOf(number)
+	s, cleaned := v.segmentOf(number), v.cleaned
 	var want record.Sum
 	if s != nil {
 		want = s.sums[number-s.header.first]
 	}
 	v.mu.RUnlock()
+	if s == nil && cleaned {
+		return ErrMoved
+	}
 	if s == nil {
 		return &IntegrityError{"the log of " + v.path, fmt.Sprintf("does not hold block %d", number)}
 	}

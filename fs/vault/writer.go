@@ -72,7 +72,8 @@ func newWriter(fsys disk.FS, vault string, keys *seal.Keys, generation uint64, t
 	w := &writer{limit: MaxSegmentBlocks, next: t.next}
 	w.appender = appender{
 		fsys: fsys, vault: vault, keys: keys, session: seal.NewID(), generation: generation,
-		tail: t, good: t, torn: torn, keep: keptBlocks, // W2: the tail that was found is synced before a session begins
+		ballast: ballast{fsys: fsys, vault: vault},
+		tail:    t, good: t, torn: torn, keep: keptBlocks, // W2: the tail that was found is synced before a session begins
 	}
 	var err error
 	if w.batch, err = newBatch(); err == nil {
