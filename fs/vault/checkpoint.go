@@ -16,7 +16,7 @@ func (s *Session) Checkpoint() error {
 	if err := s.Commit(); err != nil {
 		return err
 	}
-	if s.v.state.last.chain != s.w.tail.chain { // a crash left a tip without a commit; a checkpoint follows one
+	if s.began == 0 && s.v.state.last.chain != s.v.tail.chain { // a crash left a tip without a commit; a checkpoint follows one
 		if err := s.commit(false); err != nil {
 			return err
 		}
@@ -24,15 +24,24 @@ func (s *Session) Checkpoint() error {
 	s.w.newSegment(true)
 	since := s.w.next
 	p := &pieces{w: s.w}
-	s.v.mu.RLock()
-	p.all(s.v)
-	s.v.mu.RUnlock()
+	p.all(s.v) // only a session changes the tree, and this one is here
 	p.flush(true)
 	if s.w.err != nil {
 		return s.w.err
 	}
+	if err := s.commit(false); err != nil {
+		return err
+	}
 	s.since = since
-	return s.commit(false)
+	s.checkpointed = s.v.segmentNumber(since)
+	return nil
+}
+
+// segmentNumber returns the number of the segment that holds a block.
+func (v *Vault) segmentNumber(block uint64) uint64 {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.segmentOf(block).header.number
 }
 
 // checkpointIfDue writes a checkpoint when the log since the last one is longer than checkpointDistance and than the tree.
@@ -70,7 +79,10 @@ func (p *pieces) flush(last bool) {
 func (p *pieces) all(v *Vault) {
 	st := v.state
 	p.buf = record.StateRecord{Sequence: st.last.sequence, Chain: st.last.chain, NextIno: st.nextIno, Inodes: st.tree.Stats().Inodes}.Append(p.buf)
-	for _, s := range v.segs {
+	v.mu.RLock()
+	segs := v.segs // what is durable while the checkpoint is written comes in with another slice
+	v.mu.RUnlock()
+	for _, s := range segs {
 		if len(s.sums) > 0 {
 			r := record.SegmentRecord{Number: s.header.number, ID: s.header.id, Session: s.header.session, First: s.header.first, Sums: s.sums}
 			p.room(len(s.sums)*record.SumSize + 64)

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,6 +44,12 @@ func tales() []tale {
 				return err
 			}
 			return s.session(adds("b", 40_000), removes("a"))
+		}},
+		{"cleaning", func(s *story) error {
+			return errors.Join(small(s), s.session(segmentsOf("a"), adds("b", 40_000)), s.session(removes("a"), adds("c", 100)))
+		}, func(s *story) error { return s.session(collects) }},
+		{"cleaning in the session that wrote", small, func(s *story) error {
+			return s.session(segmentsOf("a"), adds("b", 40_000), removes("a"), collects, adds("c", 70_000), removes("b"), collects)
 		}},
 		{"a key more", small, func(s *story) error { return s.rekey(1) }},
 		{"a key taken away", func(s *story) error { return errors.Join(small(s), s.rekey(1)) }, func(s *story) error { return s.rekey(-1) }},
@@ -107,6 +114,12 @@ func removes(name string) func(*Session) error {
 		ino, err := s.v.Lookup(tree.Root, name)
 		return errors.Join(err, s.Unlink(tree.Root, name), s.Free(ino))
 	}
+}
+
+// collects cleans the whole log.
+func collects(s *Session) error {
+	_, err := s.Collect(context.Background(), nil)
+	return err
 }
 
 // segmentsOf makes what does not fit into two segments of a story, and xattrs with which a checkpoint does not either.

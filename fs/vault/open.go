@@ -19,7 +19,10 @@ type Options struct {
 	Pins           *Pins       // where this machine remembers what it has seen; nil: nowhere
 	AcceptRollback bool        // pin what is found, even where it is not what was pinned
 	ExpectRoot     *Root       // refuse every other root, and verify every block's SHA-256 when it is read
-	Warn           func(error) // told of a pin that can't be read or written; may be nil
+	Warn           func(error) // told of a pin that can't be read or written, and of a disk's failure that was mended; may be nil
+	// Stale, unless nil, is told of a block whose contents LoadBlock has given out and that has more of them now: a cache has to
+	// forget it. It must not call the vault or its session.
+	Stale func(block uint64)
 }
 
 // Open opens the vault for reading: as it was after the newest commit. It may stand beside a writer and other readers. The keys
@@ -356,6 +359,7 @@ func (o *opener) adopt(st *state) error {
 		delete(o.open, s.header.number)
 	}
 	v.state = st
+	v.durable = v.newest() // whether it is durable is asked before it is pinned
 	// What replay read beyond the last commit is not part of the vault.
 	v.tail = tail{number: o.tip.header.number, id: o.tip.header.id, chain: o.tailChain(st)}
 	if o.segs[st.segment] == o.tip {
@@ -419,7 +423,15 @@ func (v *Vault) checkExtents() (err error) {
 
 // segmentOf returns the live segment that holds a block, or nil.
 func (v *Vault) segmentOf(block uint64) *segment {
-	i, found := slices.BinarySearchFunc(v.segs, block, func(s *segment, block uint64) int {
+	i, found := findSegment(v.segs, block)
+	if !found {
+		return nil
+	}
+	return v.segs[i]
+}
+
+func findSegment(segs []*segment, block uint64) (int, bool) {
+	return slices.BinarySearchFunc(segs, block, func(s *segment, block uint64) int {
 		switch {
 		case s.end() <= block:
 			return -1
@@ -428,10 +440,6 @@ func (v *Vault) segmentOf(block uint64) *segment {
 		}
 		return 0
 	})
-	if !found {
-		return nil
-	}
-	return v.segs[i]
 }
 
 // Vault is an open vault. Its reading methods may be called from many goroutines at once.
@@ -443,11 +451,16 @@ type Vault struct {
 	options Options
 	lock    disk.File // nil for a reader
 
-	mu    sync.RWMutex // guards state.tree and segs
-	state *state
-	segs  []*segment // live, by number; blocks rise with them
-	tail  tail
-	torn  []uint64
+	mu      sync.RWMutex // guards state.tree, state.last and what belongs to it, and all below
+	state   *state
+	segs    []*segment // live, by number; blocks rise with them
+	durable Pin        // the last commit that is known to be durable
+	tail    tail
+	torn    []uint64
+	writing *appender // of the session of writing, which holds what is not durable yet
+	cleaned bool      // blocks that were told of may be gone
+
+	loading sync.RWMutex // held shared while a block is read from a segment
 
 	warned bool // the user knows that this machine can't remember the vault
 }

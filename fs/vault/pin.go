@@ -218,8 +218,15 @@ func (v *Vault) onDisk(pinned *Pin) (durable, lost bool) {
 	return true, false
 }
 
-func (v *Vault) pin() Pin {
+// newest is the last commit that was found or written, as it would be pinned if it is durable.
+func (v *Vault) newest() Pin {
 	return Pin{v.header.VaultID, v.header.Generation, v.state.session, v.state.last.sequence, v.state.last.chain}
+}
+
+func (v *Vault) pin() Pin {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.durable
 }
 
 // missing says what of the pinned state the vault does not contain, or nothing.

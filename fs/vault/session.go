@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"encfsrun/fs/vault/record"
@@ -11,16 +10,21 @@ import (
 )
 
 // Session is a session of writing. Each method changes the tree in memory and appends the change to the log; a commit makes all
-// changes since the last one true at once. It is used by one goroutine. Once a method has failed for another reason than the
-// tree's own rules, nothing more is written and only Abort is left.
+// changes since the last one true at once: who needs several to come true together makes no commit between them. Readers of the
+// vault see each change at once. But for Sync, it is used by one goroutine at a time. Once a method has failed for another reason
+// than the tree's own rules, nothing more is written and only Abort is left: *LostError says so.
 type Session struct {
-	v     *Vault
-	w     *writer
-	buf   []byte // an encoded record
-	dirty bool   // changes since the last commit
-	began int    // commits of this session
-	since uint64 // block number at which the log since the last checkpoint begins
-	now   func() time.Time
+	v        *Vault
+	w        *writer
+	buf      []byte // an encoded record
+	dirty    bool   // changes since the last commit
+	began    int    // commits of this session
+	sequence uint64 // of the last commit
+	promised int64  // bytes of records that were reserved since
+	since    uint64 // block number at which the log since the last checkpoint begins
+
+	checkpointed uint64 // number of the segment that the session's last checkpoint begins
+	now          func() time.Time
 }
 
 // Begin starts the session of writing of a vault that was opened for it. The log is not touched before the first commit or the
@@ -33,13 +37,30 @@ func (v *Vault) Begin() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Session{v: v, w: w, since: v.tail.next - min(v.tail.next, v.state.since), now: time.Now}, nil
+	w.committed = func(m commitMark, chain Root) { v.noteCommit(w.session, m, chain) }
+	w.adopt = func() { v.adopt(&w.appender) }
+	w.warn = func(err error) {
+		if v.options.Warn != nil {
+			v.options.Warn(err)
+		}
+	}
+	w.stale = v.options.Stale
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.writing = &w.appender
+	return &Session{
+		v: v, w: w, sequence: v.state.last.sequence, now: time.Now,
+		since: v.tail.next - min(v.tail.next, v.state.since),
+	}, nil
 }
 
 // change applies a record to the tree and, if the tree takes it, to the log.
 func (s *Session) change(b []byte) error {
 	s.buf = b
-	if err := apply(s.v.state.tree, record.Type(b[0]), b[record.HeaderSize:]); err != nil {
+	s.v.mu.Lock()
+	err := apply(s.v.state.tree, record.Type(b[0]), b[record.HeaderSize:])
+	s.v.mu.Unlock() // before the log, which may wait for the disk
+	if err != nil {
 		return err
 	}
 	s.dirty = true
@@ -61,55 +82,46 @@ func (s *Session) NewIno() Ino {
 
 // Put makes or changes an inode: all attributes but Nlink and Blocks, which links and extents give.
 func (s *Session) Put(a tree.Attr) error {
-	defer s.lock()()
 	return s.change(record.AppendInode(s.buf[:0], a))
 }
 
 // SetTarget says what a symlink points to.
 func (s *Session) SetTarget(ino Ino, target string) error {
-	defer s.lock()()
 	return s.change(record.AppendTarget(s.buf[:0], ino, target))
 }
 
 // Link gives an inode a name in dir.
 func (s *Session) Link(dir Ino, name string, ino Ino) error {
-	defer s.lock()()
 	return s.change(record.AppendLink(s.buf[:0], dir, name, ino))
 }
 
 // Unlink takes a name out of dir. An inode without names is there until Free.
 func (s *Session) Unlink(dir Ino, name string) error {
-	defer s.lock()()
 	return s.change(record.AppendUnlink(s.buf[:0], dir, name))
 }
 
 // Rename moves a name, and a directory with all below it, to a name that is not taken.
 func (s *Session) Rename(dir Ino, name string, newDir Ino, newName string) error {
-	defer s.lock()()
 	return s.change(record.AppendRename(s.buf[:0], dir, name, newDir, newName))
 }
 
 // Free forgets an inode without names.
 func (s *Session) Free(ino Ino) error {
-	defer s.lock()()
 	return s.change(record.AppendFree(s.buf[:0], ino))
 }
 
 // SetXattr sets an extended attribute.
 func (s *Session) SetXattr(ino Ino, name string, value []byte) error {
-	defer s.lock()()
 	return s.change(record.AppendSetXattr(s.buf[:0], ino, name, value))
 }
 
 // RemoveXattr removes an extended attribute.
 func (s *Session) RemoveXattr(ino Ino, name string) error {
-	defer s.lock()()
 	return s.change(record.AppendRemoveXattr(s.buf[:0], ino, name))
 }
 
 // Clear makes n bytes of a file at off a hole.
 func (s *Session) Clear(ino Ino, off, n uint64) error {
-	defer s.lock()()
 	return s.change(record.AppendClear(s.buf[:0], ino, off, n))
 }
 
@@ -153,42 +165,51 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 	return w.err
 }
 
+// Point names a commit, for Sync.
+type Point struct{ next uint64 } // number of the block after it
+
 // Commit makes all changes since the last commit true and durable. Without changes it does nothing.
 func (s *Session) Commit() error {
-	if !s.dirty && s.w.err == nil {
-		return nil
-	}
-	return s.commit(false)
-}
-
-func (s *Session) commit(closing bool) error {
-	st := s.v.state
-	if err := s.w.commit(st.last.sequence+1, st.nextIno, s.now(), closing); err != nil {
+	p, err := s.Prepare()
+	if err != nil {
 		return err
 	}
-	defer s.lock()()
-	s.dirty = false
-	s.began++
-	st.last = point{st.last.sequence + 1, s.w.tail.chain}
-	st.session, st.closed = s.w.session, closing
-	st.history = append(st.history, st.last)
-	st.noteEpoch(record.EpochRecord{Session: st.session, Sequence: st.last.sequence})
-	s.adopt()
-	return nil
+	return s.Sync(p)
 }
 
-// adopt lets the vault read from the segments that this session has made, as far as they are committed: copies, for the writer goes
-// on with its own.
-func (s *Session) adopt() {
-	segs := slices.DeleteFunc(s.v.segs, func(x *segment) bool { return x.header.session == s.w.session })
-	for _, made := range s.w.made {
-		committed := *made
-		committed.sums = slices.Clip(made.sums)
-		segs = append(segs, &committed)
+// Prepare commits all changes since the last commit and writes the commit to the log; Sync makes it durable. Without changes the
+// point is that of the last commit.
+func (s *Session) Prepare() (Point, error) {
+	if !s.dirty && s.w.err == nil {
+		s.promised = 0
+		return s.point(), nil
 	}
-	s.v.segs = segs
-	s.w.adopted = len(s.w.made)
-	s.v.tail = s.w.tail
+	return s.prepare(false)
+}
+
+func (s *Session) prepare(closing bool) (Point, error) {
+	if err := s.w.commit(s.sequence+1, s.v.state.nextIno, s.now(), closing); err != nil {
+		return Point{}, err
+	}
+	s.dirty, s.promised = false, 0
+	s.began++
+	s.sequence++
+	return s.point(), nil
+}
+
+func (s *Session) point() Point { return Point{s.w.next} }
+
+// Sync returns when a commit, and all before it, are durable. It may run beside all other methods, and beside itself: who waits
+// for an earlier point is served by the sync of a later one. What fails is written anew elsewhere; if that fails too, the error is
+// the disk's, and what was not durable is kept for readers and no more than that.
+func (s *Session) Sync(p Point) error { return s.w.sync(p.next) }
+
+func (s *Session) commit(closing bool) error {
+	p, err := s.prepare(closing)
+	if err != nil {
+		return err
+	}
+	return s.Sync(p)
 }
 
 // Close ends the session in order (W4): a checkpoint where one is due, one empty commit after all else is durable, and the pin.
@@ -197,7 +218,15 @@ func (s *Session) Close() error {
 	if s.dirty || s.began == 0 || s.w.err != nil {
 		return s.Abort()
 	}
-	if err := s.checkpointIfDue(); err != nil {
+	err := s.checkpointIfDue()
+	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
+		var freed uint64
+		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))
+		if err = s.tell(err); freed == 0 {
+			break
+		}
+	}
+	if err != nil {
 		return errors.Join(err, s.Abort())
 	}
 	if err := s.finish(); err != nil {
@@ -207,8 +236,16 @@ func (s *Session) Close() error {
 	return nil
 }
 
+// end takes the session's memory from readers.
+func (s *Session) end() {
+	s.v.mu.Lock()
+	defer s.v.mu.Unlock()
+	s.v.writing = nil
+}
+
 // finish writes the closing commit.
 func (s *Session) finish() error {
+	defer s.end()
 	err := s.commit(true)
 	s.w.release()
 	return err
@@ -218,8 +255,9 @@ func (s *Session) finish() error {
 // sync failed stays, for readers may have seen it already, and pinned it where their own sync worked. The vault's tree is then
 // not the log's any more: close the vault.
 func (s *Session) Abort() error {
+	defer s.end()
 	s.w.wait()
-	if s.w.committed {
+	if s.w.marked {
 		s.w.release()
 		return nil
 	}

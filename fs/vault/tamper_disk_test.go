@@ -131,6 +131,7 @@ func (s still) Rename(oldname, _ string) error          { return readOnly("renam
 func (s still) RenameNoReplace(oldname, _ string) error { return readOnly("rename", oldname) }
 func (s still) Remove(name string) error                { return readOnly("remove", name) }
 func (s still) SyncDir(dir string) error                { return readOnly("sync", dir) }
+func (s still) Space(string) (disk.Space, error)        { return disk.Space{}, nil }
 
 // stillFile is an open file of a still disk.
 type stillFile struct {
@@ -159,3 +160,5 @@ func (f *stillFile) Size() (int64, error)               { return int64(len(f.dat
 func (f *stillFile) Sync() error                        { return nil }
 func (f *stillFile) DropCache() error                   { return nil }
 func (f *stillFile) Lock(int64) error                   { return syscall.EBADF }
+func (f *stillFile) Reserve(int64) error                { return readOnly("reserve", "") }
+func (f *stillFile) Trim() error                        { return readOnly("trim", "") }

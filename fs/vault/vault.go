@@ -185,12 +185,25 @@ func (v *Vault) LoadBlock(number uint64, dst []byte) (int, error) {
 
 func (v *Vault) loadBlock(number uint64, dst []byte) error {
 	v.mu.RLock()
-	s := v.segmentOf(number)
+	w := v.writing
+	v.mu.RUnlock()
+	if w != nil {
+		if found, err := w.load(number, dst); found {
+			return err
+		}
+	}
+	v.loading.RLock()
+	defer v.loading.RUnlock()
+	v.mu.RLock()
+	s, cleaned := v.segmentOf(number), v.cleaned
 	var want record.Sum
 	if s != nil {
 		want = s.sums[number-s.header.first]
 	}
 	v.mu.RUnlock()
+	if s == nil && cleaned {
+		return ErrMoved
+	}
 	if s == nil {
 		return &IntegrityError{"the log of " + v.path, fmt.Sprintf("does not hold block %d", number)}
 	}

@@ -46,6 +46,7 @@ func TestConformance(t *testing.T) {
 		{"rename refused", (*conformance).renameRefused},
 		{"sync", (*conformance).sync},
 		{"lock", (*conformance).lock},
+		{"reserve", (*conformance).reserve},
 		{"concurrent use", (*conformance).concurrent},
 	}
 	for _, implementation := range implementations {
@@ -423,5 +424,46 @@ func (c *conformance) concurrent() {
 	all.Wait()
 	if size, err := f.Size(); size != 400_000 || err != nil {
 		c.Errorf("size %d, %v", size, err)
+	}
+}
+
+// reserve: space that was set aside changes no length, is taken from what is free, and comes back.
+func (c *conformance) reserve() {
+	name := path.Join(c.root, "f")
+	f, err := c.fs.Create(name, 0o600)
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt([]byte("abc"), 0); err != nil {
+		c.Fatal(err)
+	}
+	free := func() uint64 {
+		s, err := c.fs.Space(c.root)
+		if err != nil || s.Free > s.Total {
+			c.Fatal(s, err)
+		}
+		return s.Free
+	}
+	const size = 64 << 20
+	before := free()
+	if err := f.Reserve(size); err != nil {
+		c.Fatal(err)
+	}
+	if n, err := f.Size(); n != 3 || err != nil {
+		c.Errorf("the length is %d, %v", n, err)
+	}
+	if after := free(); before-after < size/2 { // others use the machine's disk too
+		c.Errorf("%d bytes were free, and %d with %d set aside", before, after, size)
+	}
+	if err := f.Trim(); err != nil {
+		c.Fatal(err)
+	}
+	if after := free(); before-min(before, after) > size/2 {
+		c.Errorf("%d bytes were free, and %d with nothing set aside", before, after)
+	}
+	b := make([]byte, 3)
+	if _, err := f.ReadAt(b, 0); err != nil || string(b) != "abc" {
+		c.Errorf("it holds %q, %v", b, err)
 	}
 }

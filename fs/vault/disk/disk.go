@@ -80,7 +80,13 @@ type FS interface {
 
 	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
+
+	// Space tells how large the disk is that a directory lies on and how much of it this user may still fill, in bytes.
+	Space(dir string) (Space, error)
 }
+
+// Space is the size of a disk in bytes.
+type Space struct{ Total, Free uint64 }
 
 // File is an open regular file.
 type File interface {
@@ -106,6 +112,14 @@ type File interface {
 	// pages not yet synced stay, so call Sync first, and a file system that lives
 	// in memory has no disk to read from.
 	DropCache() error
+
+	// Reserve sets space aside for the file to grow to size bytes, without changing its length: writes below it find room
+	// on a disk that is full by then, as far as the file system can promise that. Where it can't, errors.ErrUnsupported is
+	// wrapped. A reservation does not outlive a crash.
+	Reserve(size int64) error
+
+	// Trim gives back what was reserved beyond the length.
+	Trim() error
 
 	// Lock takes a write lock on the one byte at offset, which need not exist, and
 	// does not wait: an error that wraps ErrLocked when another open File, of this

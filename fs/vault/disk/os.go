@@ -131,6 +131,15 @@ func (osFS) SyncDir(dir string) error {
 	return d.Sync()
 }
 
+func (osFS) Space(dir string) (Space, error) {
+	var st unix.Statfs_t
+	if err := retryInterrupted(func() error { return unix.Statfs(dir, &st) }); err != nil {
+		return Space{}, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	unit := uint64(st.Frsize)
+	return Space{Total: st.Blocks * unit, Free: st.Bavail * unit}, nil
+}
+
 // retryInterrupted calls f until a signal does not interrupt it. Go's runtime
 // asks for restarted calls, but network file systems answer EINTR regardless.
 func retryInterrupted(f func() error) error {

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -32,6 +33,27 @@ func (o *osFile) Sync() error {
 func (o *osFile) DropCache() error {
 	return o.control("fadvise", func(fd int) error {
 		return unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+	})
+}
+
+func (o *osFile) Reserve(size int64) error {
+	return o.control("fallocate", func(fd int) error {
+		err := unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, size)
+		if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+			return errors.ErrUnsupported
+		}
+		return err
+	})
+}
+
+// Trim cuts the file to the length that it has, which makes Linux free what fallocate set aside behind.
+func (o *osFile) Trim() error {
+	return o.control("ftruncate", func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		return unix.Ftruncate(fd, st.Size)
 	})
 }
 

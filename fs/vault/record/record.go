@@ -41,19 +41,20 @@ const (
 
 // Sizes in bytes. On disk.
 const (
-	HeaderSize = 5                      // type, length
-	DataPrefix = 16                     // inode, offset; the file's bytes follow
-	MaxChunk   = 1 << 20                // file bytes in one Data record: a writer holds no more than one length ahead
-	MaxPayload = 128 << 10              // of every other record: a 64 KiB xattr or a segment's table of 2047 blocks fits
-	CommitSize = 8 + 32 + 8 + 4 + 8 + 4 // payload of Commit
-	inodeSize  = 8 + 5*4 + 3*12 + 8     // payload of Inode
-	extentSize = 8 + 8 + 8 + 8 + 4      // payload of Extent
-	stateSize  = 8 + 32 + 8 + 8         // payload of State
-	epochSize  = 16 + 8                 // payload of Epoch
-	segmentMin = 8 + 16 + 16 + 8 + 4    // payload of Segment before its table
-	SumSize    = 32 + 16                // one block in a segment's table
-	pieceMin   = 4 + 1                  // payload of Piece before its records
-	MaxPiece   = MaxPayload - pieceMin  // records in one Piece
+	HeaderSize  = 5                      // type, length
+	DataPrefix  = 16                     // inode, offset; the file's bytes follow
+	MaxChunk    = 1 << 20                // file bytes in one Data record: a writer holds no more than one length ahead
+	MaxPayload  = 128 << 10              // of every other record: a 64 KiB xattr or a segment's table of 2047 blocks fits
+	CommitSize  = 8 + 32 + 8 + 4 + 8 + 4 // payload of Commit
+	CommitChain = 8                      // where in it the chain value stands
+	inodeSize   = 8 + 5*4 + 3*12 + 8     // payload of Inode
+	extentSize  = 8 + 8 + 8 + 8 + 4      // payload of Extent
+	stateSize   = 8 + 32 + 8 + 8         // payload of State
+	epochSize   = 16 + 8                 // payload of Epoch
+	segmentMin  = 8 + 16 + 16 + 8 + 4    // payload of Segment before its table
+	SumSize     = 32 + 16                // one block in a segment's table
+	pieceMin    = 4 + 1                  // payload of Piece before its records
+	MaxPiece    = MaxPayload - pieceMin  // records in one Piece
 	// FlagClosing marks the empty commit that ends a session.
 	FlagClosing uint32 = 1
 )

@@ -155,6 +155,7 @@ func New(payloadStart, payloadLen uint32) *Tree {
 type Stats struct {
 	Inodes, Names, Extents, Xattrs uint64
 	Bytes                          uint64 // of files, mapped by extents
+	Strings                        uint64 // bytes of names, targets and attributes, at most
 	Memory                         uint64 // bytes of heap that the tree's tables take
 }
 
@@ -166,6 +167,7 @@ func (t *Tree) Stats() Stats {
 		Extents: t.ranges.slots.live(),
 		Xattrs:  t.xslots.live(),
 		Bytes:   t.mapped,
+		Strings: t.bytes.next * unit,
 		Memory: t.inodes.memory() + t.inodeSlots.memory() + t.byIno.memory() +
 			t.order.memory() + t.dirents.memory() + t.byName.memory() +
 			t.ranges.memory() + t.extents.memory() +

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/disk/memdisk"
 
 	"github.com/google/go-cmp/cmp"
@@ -189,6 +190,10 @@ func TestHookSeesEveryOperation(t *testing.T) {
 	_, err = f.Size()
 	must(err)
 	must(f.Lock(7))
+	must(f.Reserve(9))
+	must(f.Trim())
+	_, err = d.Space("/x")
+	must(err)
 	must(f.Sync())
 	must(f.DropCache())
 	must(f.Close())
@@ -206,6 +211,7 @@ func TestHookSeesEveryOperation(t *testing.T) {
 	must(d.Remove("/x/c"))
 	want := []string{
 		"mkdir /x", "create /x/a", "write /x/a 1+3", "read /x/a 1+2", "size /x/a", "lock /x/a 7",
+		"reserve /x/a", "trim /x/a", "space /x",
 		"sync /x/a", "dropcache /x/a", "close /x/a", "rename /x/a /x/b", "renamenoreplace /x/b /x/c",
 		"syncdir /x", "list /x", "lstat /x/c", "open /x/c", "openwrite /x/c", "remove /x/c",
 	}
@@ -217,5 +223,43 @@ func TestHookSeesEveryOperation(t *testing.T) {
 	}
 	if d.Ops() != len(want) {
 		t.Errorf("%d operations counted, want %d", d.Ops(), len(want))
+	}
+}
+
+// TestCapacity fills a disk: writes and reservations fail with ENOSPC, what was reserved can be written, and what is removed is
+// free again.
+func TestCapacity(t *testing.T) {
+	d := memdisk.New()
+	d.Capacity = 4 * 4096
+	create := func(name string) disk.File {
+		f, err := d.Create(name, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	a, b := create("/a"), create("/b")
+	write := func(f disk.File, at, n int64, want error) {
+		t.Helper()
+		if _, err := f.WriteAt(make([]byte, n), at); !errors.Is(err, want) {
+			t.Errorf("writing %d bytes at %d gives %v, want %v", n, at, err, want)
+		}
+	}
+	if err := a.Reserve(3 * 4096); err != nil {
+		t.Fatal(err)
+	}
+	write(b, 0, 1, nil)
+	write(b, 4095, 2, syscall.ENOSPC)
+	if err := b.Reserve(4097); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("reserving more than there is gives %v", err)
+	}
+	write(a, 4096, 2*4096, nil)
+	write(a, 3*4096, 1, syscall.ENOSPC)
+	if err := d.Remove("/b"); err != nil {
+		t.Fatal(err)
+	}
+	write(a, 3*4096, 1, nil)
+	if s, err := d.Space("/"); err != nil || s != (disk.Space{Total: 4 * 4096}) {
+		t.Errorf("a full disk has %v, %v", s, err)
 	}
 }

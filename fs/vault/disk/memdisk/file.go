@@ -56,6 +56,8 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 		err = syscall.EINVAL
 	case !f.writable:
 		err = syscall.EBADF
+	case f.disk.grow(f.node, off+int64(len(p))) != nil:
+		err = syscall.ENOSPC
 	case short == nil:
 		f.node.content.writeAt(p, off)
 		return len(p), nil
@@ -107,6 +109,42 @@ func (f *file) DropCache() error {
 		return op.fail(err)
 	}
 	f.node.content.dropCache()
+	return nil
+}
+
+// Reserve implements disk.File.
+func (f *file) Reserve(size int64) error {
+	op := Op{Kind: OpReserve, Name: f.name, Len: int(size)}
+	err := f.start(op)
+	defer f.disk.mu.Unlock()
+	switch {
+	case err != nil:
+	case size <= 0:
+		err = syscall.EINVAL
+	case !f.writable:
+		err = syscall.EBADF
+	default:
+		err = f.disk.grow(f.node, size)
+	}
+	if err != nil {
+		return op.fail(err)
+	}
+	f.node.reserved = max(f.node.reserved, size)
+	return nil
+}
+
+// Trim implements disk.File.
+func (f *file) Trim() error {
+	op := Op{Kind: OpTrim, Name: f.name}
+	err := f.start(op)
+	defer f.disk.mu.Unlock()
+	if err == nil && !f.writable {
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		return op.fail(err)
+	}
+	f.node.reserved = 0
 	return nil
 }
 

@@ -47,6 +47,7 @@ package memdisk
 
 import (
 	"sync"
+	"syscall"
 
 	"encfsrun/fs/vault/disk"
 )
@@ -59,6 +60,10 @@ type Disk struct {
 	// may call the Disk. Set it while no operation runs.
 	Hook func(op Op) error
 
+	// Capacity, unless 0, is how many bytes fit: a write beyond it, or a reservation, fails with ENOSPC. A file takes whole
+	// pages, up to its length or to what is reserved for it; names take nothing. It may be changed while no operation runs.
+	Capacity int64
+
 	mu   sync.Mutex
 	ops  int  // operations so far
 	dead bool // the power was cut
@@ -70,6 +75,50 @@ var _ disk.FS = (*Disk)(nil)
 // New gives an empty disk.
 func New() *Disk {
 	return &Disk{root: newDir(0o755)}
+}
+
+// used gives the bytes that files take.
+func (d *Disk) used() (n int64) {
+	seen := map[*node]bool{}
+	var walk func(*node)
+	walk = func(x *node) {
+		switch {
+		case seen[x]:
+		case x.dir == nil:
+			n += x.allocated()
+		default:
+			for _, child := range x.dir.entries {
+				walk(child)
+			}
+		}
+		seen[x] = true
+	}
+	walk(d.root)
+	return n
+}
+
+// grow says whether there is room for a file to take up to end bytes.
+func (d *Disk) grow(x *node, end int64) error {
+	if d.Capacity > 0 && roundUp(end) > x.allocated() && d.used()-x.allocated()+roundUp(end) > d.Capacity {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+func roundUp(n int64) int64 { return (n + pageSize - 1) / pageSize * pageSize }
+
+// Space implements disk.FS.
+func (d *Disk) Space(dir string) (disk.Space, error) {
+	if _, err := d.startDir(Op{Kind: OpSpace, Name: dir}); err != nil {
+		d.mu.Unlock()
+		return disk.Space{}, err
+	}
+	defer d.mu.Unlock()
+	total := d.Capacity
+	if total == 0 {
+		total = 1 << 40
+	}
+	return disk.Space{Total: uint64(total), Free: uint64(max(0, total-d.used()))}, nil
 }
 
 // Ops gives the number of operations so far: the Index of the next.

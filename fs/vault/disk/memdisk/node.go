@@ -15,7 +15,12 @@ type node struct {
 	dir     *directory // nil: a file
 	content content
 	locks   map[int64]*file // who holds which byte
+
+	reserved int64 // bytes set aside for it; no crash and no copy keeps them
 }
+
+// allocated gives the bytes that a file takes of the disk's capacity.
+func (n *node) allocated() int64 { return roundUp(max(n.content.size, n.reserved)) }
 
 // directory is a directory's entries, and what the medium knows of them.
 type directory struct {

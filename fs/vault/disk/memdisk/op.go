@@ -42,7 +42,7 @@ type Op struct {
 	Name    string // as given; of a File, what it was opened as
 	NewName string // of the renames
 	Offset  int64  // of OpRead, OpWrite and OpLock, in bytes
-	Len     int    // of OpRead and OpWrite, in bytes
+	Len     int    // of OpRead, OpWrite and OpReserve, in bytes
 }
 
 func (op Op) String() string {
@@ -88,6 +88,9 @@ const (
 	OpDropCache
 	OpLock
 	OpClose
+	OpReserve
+	OpTrim
+	OpSpace
 )
 
 var kindNames = [...]string{
@@ -95,7 +98,7 @@ var kindNames = [...]string{
 	OpRename: "rename", OpRenameNoReplace: "renamenoreplace", OpRemove: "remove",
 	OpList: "list", OpLstat: "lstat", OpSyncDir: "syncdir", OpRead: "read",
 	OpWrite: "write", OpSize: "size", OpSync: "sync", OpDropCache: "dropcache",
-	OpLock: "lock", OpClose: "close",
+	OpLock: "lock", OpClose: "close", OpReserve: "reserve", OpTrim: "trim", OpSpace: "space",
 }
 
 func (k Kind) String() string { return kindNames[k] }

@@ -1,0 +1,161 @@
+package vault
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+)
+
+// How long a log may be, in bytes beside its live data: the bound in docs/FORMAT.md is 3 × live data + 4 segments + 2
+// checkpoints, and a session begins to clean before that.
+const (
+	slackWriting = 2 * maxSegmentSize // while a session goes on
+	slackClosing = maxSegmentSize     // when it ends
+	// fewSegments is how many segments there may be beside those that the log's length fills: each takes a descriptor while the
+	// vault is open, and a session that writes little leaves a small one.
+	fewSegments = 64
+	// copyAtOnce bounds in bytes what one round of cleaning copies, and so for how long others wait for it.
+	copyAtOnce = 64 << 20
+)
+
+// Maintain keeps the log within its bounds while the session goes on: it cleans where the log is too long, and writes a
+// checkpoint where one is due. It commits, so it is called when all that was changed may become true. Damage that it finds in the
+// log is told, and left where it is.
+func (s *Session) Maintain() error {
+	if !s.tooLong(slackWriting) {
+		return s.checkpointIfDue()
+	}
+	_, err := s.clean(s.worst(slackWriting/2, copyAtOnce))
+	return s.tell(err)
+}
+
+// Reclaim cleans where that frees space on a full disk, and says whether it did. Like Maintain, it commits.
+func (s *Session) Reclaim() (bool, error) {
+	if s.garbage() < 2*s.checkpointSize() {
+		return false, nil
+	}
+	space, err := s.Space()
+	if err != nil {
+		return false, err
+	}
+	freed, err := s.clean(s.worst(0, min(copyAtOnce, space.Free)))
+	return freed > 0, s.tell(err)
+}
+
+// tell passes on that something in the log is damaged, which is no reason to end the session.
+func (s *Session) tell(err error) error {
+	if isIntegrity(err) {
+		s.w.warn(err)
+		return nil
+	}
+	return err
+}
+
+// Collect cleans the whole log, whatever its length: all segments of which a fifth is dead, and small ones. progress, if not
+// nil, is told of the bytes looked at and their number. It returns by how many bytes the log is shorter. Damage is an
+// *IntegrityError, after all else was cleaned.
+func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)) (freed int64, err error) {
+	before := s.logBytes()
+	var total, done uint64
+	last := s.v.tail.number
+	var damage error
+	for round := 0; ; round++ {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		var victims []*segment
+		var copied, size uint64
+		for _, u := range s.usage() {
+			h := &u.segment.header
+			if h.number > last || !u.dear() {
+				continue
+			}
+			if round == 0 {
+				total += u.segment.size()
+			}
+			if copied += u.live; copied <= copyAtOnce || len(victims) == 0 {
+				victims = append(victims, u.segment)
+				size += u.segment.size()
+			}
+		}
+		if len(victims) == 0 && round > 0 {
+			break
+		}
+		n, err := s.clean(victims)
+		if isIntegrity(err) {
+			damage, err = errors.Join(damage, err), nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if done += size; progress != nil {
+			progress(done, total)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	return int64(before) - int64(s.logBytes()), damage
+}
+
+// usage is how much of a segment is live: bytes of files.
+type usage struct {
+	segment *segment
+	live    uint64
+}
+
+// dear says whether a segment is worth to be cleaned for good: a fifth of it is dead, or it is small.
+func (u usage) dear() bool {
+	size := u.segment.size()
+	return u.live*BlockSize/PayloadSize < size/5*4 || size < maxSegmentSize/8
+}
+
+// worst chooses what to clean so that the log comes down to what is live, half as much again and a slack: what is dead, and then
+// segments of which least is live, of which no more is to be copied than a limit.
+func (s *Session) worst(slack, limit uint64) (victims []*segment) {
+	use := s.usage()
+	slices.SortFunc(use, func(a, b usage) int {
+		return cmp.Or(cmp.Compare(a.live*b.segment.size(), b.live*a.segment.size()), cmp.Compare(a.segment.header.number, b.segment.header.number))
+	})
+	log, want := s.logBytes(), s.liveBytes()*3/2+slack
+	many := len(use) - fewSegments/2
+	var copied uint64
+	for _, u := range use {
+		size, small := u.segment.size(), u.segment.size() < maxSegmentSize/8
+		enough := log <= want && (many <= 0 || !small)
+		if u.live > 0 && (enough || copied+u.live > limit || !small && u.live > size/10*9) {
+			continue
+		}
+		victims = append(victims, u.segment)
+		copied += u.live
+		log -= min(log, size-min(size, u.live))
+		many--
+	}
+	return victims
+}
+
+// logBytes is what the log takes on the disk, as far as it is durable.
+func (s *Session) logBytes() (n uint64) {
+	s.v.mu.RLock()
+	defer s.v.mu.RUnlock()
+	for _, x := range s.v.segs {
+		n += x.size()
+	}
+	return n
+}
+
+// liveBytes is what the contents of files take in the log.
+func (s *Session) liveBytes() uint64 { return s.v.state.tree.Stats().Bytes / PayloadSize * BlockSize }
+
+func (s *Session) garbage() int64 {
+	return int64(s.logBytes()) - int64(s.liveBytes()) - s.checkpointSize()
+}
+
+func (s *Session) tooLong(slack uint64) bool {
+	log := s.logBytes()
+	s.v.mu.RLock()
+	segments := len(s.v.segs)
+	s.v.mu.RUnlock()
+	return log > 2*s.liveBytes()+slack+uint64(s.checkpointSize()) || segments > fewSegments+int(log/maxSegmentSize)
+}
