@@ -18,8 +18,6 @@ const (
 	aclVersion   = 2
 	aclHeader    = 4
 	aclEntrySize = 8
-	// maxACL bounds an ACL in bytes, for the space of a chmod: a value is at most 64 KiB.
-	maxACL = 4 << 10
 )
 
 // Tags of entries.
@@ -127,10 +125,19 @@ func (f *FS) aclOf(ino tree.Ino, name string) (acl, error) {
 	return parseACL(value)
 }
 
+// aclSize returns the length of an inode's access ACL in bytes.
+func (f *FS) aclSize(ino tree.Ino) int {
+	if f.src.Stats().Xattrs == 0 {
+		return 0
+	}
+	value, _ := f.src.GetXattr(ino, accessACL) // an error says that there is none
+	return len(value)
+}
+
 // inherited are the ACLs of a new inode.
 type inherited struct{ access, standard []byte }
 
-func (i inherited) size() int { return len(i.access) + len(i.standard) + 2*nameRecord }
+func (i inherited) size() int { return len(i.access) + len(i.standard) }
 
 func (i inherited) set(s Store, ino tree.Ino) error {
 	if i.access != nil {

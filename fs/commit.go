@@ -1,11 +1,14 @@
 package fs
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"encfsrun/fs/vault"
 )
 
 // commitDelay is how long a change may wait before it is committed: what a crash may take from programs that don't sync.
@@ -78,16 +81,42 @@ func (f *FS) Sync() error {
 // while the disk syncs.
 func (f *FS) commit() error {
 	f.mu.Lock()
-	err := f.flushAll()
-	var p Point
-	if err == nil {
-		p, err = f.store.Prepare()
-	}
+	p, err := f.prepare()
 	f.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return f.store.Sync(p)
+	return f.noteLoss(f.store.Sync(p))
+}
+
+// noteLoss turns the mount read-only where the store failed for good. A full disk is no such failure.
+func (f *FS) noteLoss(err error) error {
+	if err != nil && !errors.Is(err, vault.ErrNoSpace) {
+		f.lost.Store(true)
+	}
+	return err
+}
+
+// prepare is the part of a commit that is done under the lock.
+func (f *FS) prepare() (vault.Point, error) {
+	if err := f.flushAll(); err != nil {
+		return vault.Point{}, err
+	}
+	p, err := f.store.Prepare()
+	if err == nil {
+		f.promised = 0
+	}
+	return p, f.noteLoss(err)
+}
+
+// maintain keeps the log short. It commits too.
+func (f *FS) maintain() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.flushAll(); err != nil {
+		return err
+	}
+	return f.noteLoss(f.store.Maintain())
 }
 
 // keepCommitting commits what nobody syncs, and then does the log's housekeeping.
@@ -103,13 +132,8 @@ func (f *FS) keepCommitting() {
 		case <-f.commits.stopped:
 			return
 		}
-		if f.Sync() == nil {
-			f.mu.Lock()
-			err := f.store.Maintain()
-			f.mu.Unlock()
-			if err != nil {
-				f.commits.failed.Store(true)
-			}
+		if err := f.Sync(); err == nil && f.maintain() != nil {
+			f.commits.failed.Store(true)
 		}
 	}
 }
@@ -129,13 +153,13 @@ func (f *FS) stopCommitting() {
 }
 
 // Fsync makes a file durable, and with it everything else.
-func (f *FS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return syncErrno(f.Sync()) }
+func (f *FS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return errno(f.Sync()) }
 
 // FsyncDir makes a directory durable, and with it everything else.
-func (f *FS) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return syncErrno(f.Sync()) }
+func (f *FS) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return errno(f.Sync()) }
 
 // Syncfs is syncfs(2), where the kernel passes it on.
-func (f *FS) Syncfs() fuse.Status { return syncErrno(f.Sync()) }
+func (f *FS) Syncfs() fuse.Status { return errno(f.Sync()) }
 
 // Flush is a close(2) of a kernel that does not know FOPEN_NOFLUSH. Nothing is lost by doing nothing: what was written was
 // accepted, and has its space.

@@ -9,9 +9,9 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
-// mayChange says whether a request may change something: EROFS where the mount has no store.
+// mayChange says whether a request may change something: EROFS where the mount has no store, or one that failed.
 func (f *FS) mayChange(h *fuse.InHeader) fuse.Status {
-	if f.store == nil {
+	if f.store == nil || f.lost.Load() {
 		return fuse.EROFS
 	}
 	if !f.admit(h) {
@@ -117,8 +117,8 @@ func (f *FS) make(n newNode) (tree.Ino, error) {
 	if err != nil {
 		return 0, err
 	}
-	need := 3*inodeRecord + 2*nameRecord + len(n.name) + len(n.target) + acls.size()
-	if err := f.reserve(need); err != nil {
+	// The inode, its target, two ACLs and its name; the directory; and that it goes again, where it has no name.
+	if err := f.reserve(7, len(n.name)+len(n.target)+acls.size()); err != nil {
 		return 0, err
 	}
 	if err := f.makePendingRoom(); err != nil {

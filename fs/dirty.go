@@ -27,7 +27,6 @@ type dirtyFiles struct {
 	files map[tree.Ino]*dirtyFile
 	order list.List // of *dirtyFile, the one that became dirty first in front
 	bytes uint64    // of all files
-	owed  uint64    // bytes of records that flushing all of it takes
 	spans []vault.Span
 }
 
@@ -35,7 +34,6 @@ type dirtyFile struct {
 	ino    tree.Ino
 	chunks map[uint64]*chunk // by offset / ChunkSize
 	bytes  uint64
-	pieces uint64 // dirty ranges of all chunks
 	fresh  uint64 // of bytes, those where the file has a hole until they are flushed
 	place  *list.Element
 }
@@ -83,54 +81,54 @@ func (d *dirtyFiles) drop(ino tree.Ino) {
 	for _, c := range file.chunks {
 		d.pool.Put(c.data)
 	}
-	d.account(file, -int64(file.bytes), -int64(file.pieces))
+	d.account(file, -int64(file.bytes))
 	d.order.Remove(file.place)
 	delete(d.files, ino)
 }
 
-// account keeps the sums when bytes and pieces of a file come or go.
-func (d *dirtyFiles) account(file *dirtyFile, bytes, pieces int64) {
+// account keeps the sums when bytes of a file come or go.
+func (d *dirtyFiles) account(file *dirtyFile, bytes int64) {
 	file.bytes += uint64(bytes)
-	file.pieces += uint64(pieces)
 	d.bytes += uint64(bytes)
-	d.owed += uint64(bytes + pieces*dataRecord)
 }
 
-// overlaps says whether any of [off, off+n) of a file is dirty.
-func (d *dirtyFiles) overlaps(ino tree.Ino, off, n uint64) bool {
+// dirtyIn returns how many of n bytes of a file are dirty.
+func (d *dirtyFiles) dirtyIn(ino tree.Ino, off, n uint64) (bytes uint64) {
 	file := d.files[ino]
 	if file == nil || n == 0 {
-		return false
+		return 0
 	}
 	first, last := off/ChunkSize, (off+n-1)/ChunkSize
 	if last-first >= uint64(len(file.chunks)) { // a long range over few chunks
 		for i, c := range file.chunks {
-			if i >= first && i <= last && c.overlaps(i*ChunkSize, off, off+n) {
-				return true
+			if i >= first && i <= last {
+				bytes += c.dirtyIn(i*ChunkSize, off, off+n)
 			}
 		}
-		return false
+		return bytes
 	}
 	for i := first; i <= last; i++ {
-		if c := file.chunks[i]; c != nil && c.overlaps(i*ChunkSize, off, off+n) {
-			return true
+		if c := file.chunks[i]; c != nil {
+			bytes += c.dirtyIn(i*ChunkSize, off, off+n)
 		}
 	}
-	return false
+	return bytes
 }
 
-func (c *chunk) overlaps(start, from, to uint64) bool {
+// dirtyIn is that of one chunk, which begins at start.
+func (c *chunk) dirtyIn(start, from, to uint64) (bytes uint64) {
 	for _, r := range c.ranges {
-		if start+uint64(r.from) < to && start+uint64(r.to) > from {
-			return true
+		a, b := max(from, start+uint64(r.from)), min(to, start+uint64(r.to))
+		if a < b {
+			bytes += b - a
 		}
 	}
-	return false
+	return bytes
 }
 
-// mark makes [from, to) of a chunk dirty. Each part of it that was not yet is given to fresh. It returns by how many bytes and
-// ranges the chunk grew.
-func (c *chunk) mark(from, to int, fresh func(from, to int)) (bytes, pieces int64) {
+// mark makes [from, to) of a chunk dirty. Each part of it that was not yet is given to fresh. It returns how many
+// bytes these are.
+func (c *chunk) mark(from, to int, fresh func(from, to int)) (bytes int64) {
 	first, _ := slices.BinarySearchFunc(c.ranges, from, func(r byteRange, at int) int { return r.to - at })
 	last := first
 	merged := byteRange{from, to}
@@ -148,9 +146,8 @@ func (c *chunk) mark(from, to int, fresh func(from, to int)) (bytes, pieces int6
 		fresh(at, to)
 		bytes += int64(to - at)
 	}
-	pieces = int64(1 - (last - first))
 	c.ranges = slices.Replace(c.ranges, first, last, merged)
-	return bytes, pieces
+	return bytes
 }
 
 // truncate forgets what is dirty of a file from size on. It must not be the whole file that stays the only one to know its size:
@@ -166,11 +163,10 @@ func (d *dirtyFiles) truncate(ino tree.Ino, size uint64) {
 			continue
 		}
 		keep := int(max(size, start) - start)
-		bytes, pieces := int64(0), int64(0)
+		bytes := int64(0)
 		c.ranges = slices.DeleteFunc(c.ranges, func(r byteRange) bool {
 			if r.from >= keep {
 				bytes -= int64(r.to - r.from)
-				pieces--
 			}
 			return r.from >= keep
 		})
@@ -178,7 +174,7 @@ func (d *dirtyFiles) truncate(ino tree.Ino, size uint64) {
 			bytes -= int64(c.ranges[n-1].to - keep)
 			c.ranges[n-1].to = keep
 		}
-		d.account(file, bytes, pieces)
+		d.account(file, bytes)
 		if len(c.ranges) == 0 {
 			d.pool.Put(c.data)
 			delete(file.chunks, i)

@@ -55,10 +55,8 @@ func errno(err error) fuse.Status {
 		return eexist
 	case errors.Is(err, tree.ErrNotEmpty):
 		return enotempty
-	case errors.Is(err, tree.ErrFull), errors.Is(err, tree.ErrTooBig), errors.Is(err, ErrNoSpace):
+	case errors.Is(err, tree.ErrFull), errors.Is(err, tree.ErrTooBig), errors.Is(err, vault.ErrNoSpace):
 		return enospc
-	case errors.Is(err, ErrReadOnly):
-		return fuse.EROFS
 	case errors.Is(err, errNotPermitted):
 		return fuse.EPERM
 	case errors.Is(err, errNotSupported):
@@ -73,14 +71,6 @@ func errno(err error) fuse.Status {
 func inodeErrno(err error) fuse.Status {
 	if errors.Is(err, tree.ErrNotFound) {
 		return estale
-	}
-	return errno(err)
-}
-
-// syncErrno is errno for who wants changes to be durable: what turned the mount read-only has made them lost, so EIO.
-func syncErrno(err error) fuse.Status {
-	if errors.Is(err, ErrReadOnly) {
-		return fuse.EIO
 	}
 	return errno(err)
 }

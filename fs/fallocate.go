@@ -3,6 +3,7 @@ package fs
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/tree"
 )
 
@@ -47,12 +48,12 @@ func (f *FS) fallocate(in *fuse.FallocateIn, keepSize bool) error {
 	}
 	holes := in.Mode&(fallocPunchHole|fallocZeroRange) != 0
 	if !holes {
-		if in.Length > 1<<62 || f.reserve(int(in.Length)) != nil {
-			return ErrNoSpace
+		if space, err := f.store.Space(); err == nil && in.Length > space.Free {
+			return vault.ErrNoSpace
 		}
 	}
-	if err := f.reserve(inodeRecord + nameRecord); err != nil && in.Mode&fallocPunchHole == 0 {
-		return err // a hole makes room
+	if err := f.reserveFor(3, 0, in.Mode&fallocPunchHole != 0); err != nil {
+		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
 		return err

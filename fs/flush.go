@@ -27,7 +27,7 @@ func (f *FS) flush(ino tree.Ino) error {
 		return err == nil
 	})
 	if err != nil {
-		return err
+		return f.noteLoss(err)
 	}
 	f.dirty.drop(ino)
 	f.changed()
@@ -88,10 +88,10 @@ func (f *FS) keep(ino tree.Ino, off uint64, data [][]byte) error {
 			at := int(off % ChunkSize)
 			n := copy(c.data[at:], p)
 			start := off - uint64(at)
-			bytes, pieces := c.mark(at, at+n, func(from, to int) {
+			bytes := c.mark(at, at+n, func(from, to int) {
 				file.fresh += f.unmapped(ino, start+uint64(from), to-from)
 			})
-			f.dirty.account(file, bytes, pieces)
+			f.dirty.account(file, bytes)
 			p, off = p[n:], off+uint64(n)
 		}
 	}
@@ -119,7 +119,7 @@ func (f *FS) unmapped(ino tree.Ino, off uint64, n int) uint64 {
 
 // unflushed says whether the log alone would answer a read of [off, off+n) of a file wrongly.
 func (f *FS) unflushed(ino tree.Ino, off, n uint64) bool {
-	if f.dirty.overlaps(ino, off, n) {
+	if f.dirty.dirtyIn(ino, off, n) > 0 {
 		return true
 	}
 	p, found := f.pending[ino]

@@ -51,6 +51,9 @@ type FS struct {
 	orphans map[tree.Ino]struct{} // inodes without names that are in use
 	commits commits
 
+	promised int64       // bytes of records since the last commit
+	lost     atomic.Bool // the store failed: nothing can be changed any more
+
 	known   counts    // what the kernel has looked up
 	files   openFiles // open regular files
 	dirs    atomic.Int64

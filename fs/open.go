@@ -107,7 +107,7 @@ func (f *FS) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.St
 		return fuse.EACCES
 	}
 	ino, truncate := tree.Ino(in.NodeId), in.Flags&syscall.O_TRUNC != 0
-	if f.store == nil && (writes(in.Flags) || truncate) {
+	if (f.store == nil || f.lost.Load()) && (writes(in.Flags) || truncate) {
 		return fuse.EROFS
 	}
 	a, err := f.src.Attr(ino)

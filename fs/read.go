@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -100,6 +101,28 @@ func (f *FS) newReply() *reply {
 
 // load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
 func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
+	for {
+		if err = r.pin(ino, off, n); !errors.Is(err, vault.ErrMoved) {
+			break
+		}
+		r.spans, r.numbers = r.spans[:0], r.numbers[:0]
+	}
+	if err != nil {
+		return err
+	}
+	for _, s := range r.spans {
+		if err := r.add(s); err != nil {
+			return err
+		}
+	}
+	if r.size > n || len(r.slices) > maxPieces {
+		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
+	}
+	return nil
+}
+
+// pin finds the blocks and pins them. Between the two a cleaner may have moved what is in them: vault.ErrMoved.
+func (r *reply) pin(ino tree.Ino, off int64, n int) (err error) {
 	if r.spans, err = r.fs.spans(ino, off, n, r.spans); err != nil {
 		return err
 	}
@@ -112,19 +135,9 @@ func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
 		}
 	}
 	if len(r.numbers) > 0 {
-		if r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins); err != nil {
-			return err
-		}
+		r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins)
 	}
-	for _, s := range r.spans {
-		if err := r.add(s); err != nil {
-			return err
-		}
-	}
-	if r.size > n || len(r.slices) > maxPieces {
-		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
-	}
-	return nil
+	return err
 }
 
 // find returns the index of a block's number, or -1. Neighbouring spans share blocks, so it looks from the end.

@@ -16,7 +16,6 @@ func (f *FS) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status
 	return f.removeName(h, name, true)
 }
 
-// removeName asks for no space: a full disk must not keep anybody from making room.
 func (f *FS) removeName(h *fuse.InHeader, name string, directory bool) fuse.Status {
 	if status := f.mayChange(h); !status.Ok() {
 		return status
@@ -36,6 +35,9 @@ func (f *FS) removeName(h *fuse.InHeader, name string, directory bool) fuse.Stat
 		return fuse.ENOTDIR
 	case !directory && isDir(a.Mode):
 		return fuse.EISDIR
+	}
+	if err := f.reserveRemoval(4, len(name)); err != nil {
+		return errno(err)
 	}
 	if err := f.takeName(dir, name, ino); err != nil {
 		return errno(err)

@@ -68,7 +68,7 @@ func (f *FS) rename(m move, noReplace bool) error {
 	if below, err := f.isBelow(m.newDir, ino); err != nil || below {
 		return errors.Join(err, tree.ErrInvalid)
 	}
-	if err := f.reserve(2*nameRecord + len(m.name) + 2*len(m.newName) + 4*inodeRecord); err != nil {
+	if err := f.reserve(7, len(m.name)+2*len(m.newName)); err != nil {
 		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
@@ -138,7 +138,7 @@ func (f *FS) exchange(m move) error {
 	if err != nil {
 		return err
 	}
-	if err := f.reserve(3*nameRecord + 2*(len(aside)+len(m.name)+len(m.newName)) + 4*inodeRecord); err != nil {
+	if err := f.reserve(7, 2*(len(aside)+len(m.name)+len(m.newName))); err != nil {
 		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
@@ -208,7 +208,7 @@ func (f *FS) link(dir tree.Ino, name string, ino tree.Ino) error {
 	case d.Nlink == 0:
 		return tree.ErrNotFound
 	}
-	if err := f.reserve(nameRecord + len(name) + 2*inodeRecord); err != nil {
+	if err := f.reserve(3, len(name)); err != nil {
 		return err
 	}
 	if err := f.makePendingRoom(); err != nil {

@@ -39,10 +39,8 @@ func (f *FS) setAttr(in *fuse.SetAttrIn) error {
 		return err
 	}
 	shrinks := in.Valid&fuse.FATTR_SIZE != 0 && in.Size <= a.Size
-	if !shrinks { // a full disk must not keep anybody from making room
-		if err := f.reserve(inodeRecord + maxACL); err != nil {
-			return err
-		}
+	if err := f.reserveFor(3, f.aclSize(a.Ino), shrinks); err != nil {
+		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
 		return err

@@ -60,7 +60,7 @@ func (f *FS) setXattr(in *fuse.SetXAttrIn, name string, value []byte) error {
 	case !exists && in.Flags&xattrReplace != 0:
 		return tree.ErrNoXattr
 	}
-	if err := f.reserve(nameRecord + len(name) + len(value) + inodeRecord); err != nil {
+	if err := f.reserve(2, len(name)+len(value)); err != nil {
 		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
@@ -98,6 +98,9 @@ func (f *FS) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.
 
 func (f *FS) removeXattr(ino tree.Ino, name string) error {
 	if err := checkXattrName(name); err != nil {
+		return err
+	}
+	if err := f.reserveRemoval(2, len(name)); err != nil {
 		return err
 	}
 	err := f.store.RemoveXattr(ino, name)

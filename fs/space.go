@@ -1,28 +1,72 @@
 package fs
 
-import "encfsrun/fs/vault/record"
+import (
+	"errors"
 
-// Sizes in bytes of what operations append to the log, without what they name and hold.
-const (
-	inodeRecord = 128                                   // an Inode record, rounded up
-	nameRecord  = 64                                    // a Link, Unlink, Rename, Target, Free, Clear or xattr record
-	dataRecord  = record.HeaderSize + record.DataPrefix // before the bytes of a file
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/record"
 )
 
-// owed returns how many bytes of records all that waits in memory will take.
-func (f *FS) owed() uint64 {
-	perFile := uint64(len(f.dirty.files)) * dataRecord * 2 // a long run is cut into more than one record
-	return f.dirty.owed + perFile + f.dirty.bytes/record.MaxChunk*dataRecord + uint64(len(f.pending))*inodeRecord
+const (
+	// recordSize is what a record takes in bytes, rounded up, without names, values and contents.
+	recordSize = vault.RecordOverhead
+	// promiseLimit is how many bytes are promised before they are committed without anybody asking: what is promised is kept from
+	// others until then, although most of it has long taken its place.
+	promiseLimit = 64 << 20
+)
+
+// reserve sees to it that an operation can append so many records, holding so many bytes beside, and commit them. It is called
+// before anything is changed. Where the disk is full, what was promised to earlier operations and turned out not to be needed is
+// given back first, and then space that can be cleaned.
+func (f *FS) reserve(records, bytes int) error { return f.reserveFor(records, bytes, false) }
+
+// reserveRemoval is reserve for what makes room: it works on a full disk.
+func (f *FS) reserveRemoval(records, bytes int) error { return f.reserveFor(records, bytes, true) }
+
+func (f *FS) reserveFor(records, bytes int, removes bool) error {
+	n := int64(bytes) + int64(records)*recordSize
+	n += n / record.MaxChunk * recordSize // long contents are more than one record
+	if f.promised > promiseLimit {
+		if _, err := f.prepare(); err != nil {
+			return err
+		}
+	}
+	if err := f.store.Reserve(n, removes); err == nil || !errors.Is(err, vault.ErrNoSpace) {
+		f.promised += n
+		return err
+	}
+	if f.promised > 0 {
+		if _, err := f.prepare(); err != nil {
+			return err
+		}
+		if err := f.store.Reserve(n, removes); err == nil || !errors.Is(err, vault.ErrNoSpace) {
+			f.promised += n
+			return err
+		}
+	}
+	if reclaimed, err := f.reclaim(); err != nil || !reclaimed {
+		return errors.Join(vault.ErrNoSpace, err)
+	}
+	err := f.store.Reserve(n, removes)
+	f.promised += n
+	return err
 }
 
-// reserve says whether an operation may append n bytes of records, beside all that was accepted and still waits in memory. It is
-// asked before anything is changed.
-func (f *FS) reserve(n int) error { return f.store.Reserve(f.owed() + uint64(n)) }
+// reclaim cleans the log of a full disk. It commits, so everything has to be in the log.
+func (f *FS) reclaim() (bool, error) {
+	if err := f.flushAll(); err != nil {
+		return false, err
+	}
+	return f.store.Reclaim()
+}
 
 // freeBytes returns how many bytes could still be written.
 func (f *FS) freeBytes() uint64 {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	free := f.store.FreeBytes()
-	return free - min(free, f.owed())
+	f.mu.Lock() // it looks at what the store's other methods change
+	defer f.mu.Unlock()
+	space, err := f.store.Space()
+	if err != nil {
+		return 0
+	}
+	return space.Free
 }

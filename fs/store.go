@@ -1,9 +1,15 @@
 package fs
 
 import (
-	"errors"
-
+	"encfsrun/fs/guarded"
+	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/tree"
+)
+
+var (
+	_ Store  = (*vault.Session)(nil)
+	_ Chunks = (*guarded.Pool)(nil)
 )
 
 // Store takes the changes of a mount that may be written: a vault's session of writing. The Source shows each change at once,
@@ -27,25 +33,19 @@ type Store interface {
 	// Write writes n bytes of a file that lie below its size; fill is given the places for them, in order.
 	Write(ino tree.Ino, off, n uint64, fill func([]byte) error) error
 
-	// Reserve says whether n more bytes of records can be appended and committed.
-	Reserve(n uint64) error
-	// FreeBytes returns how many bytes of records could be reserved.
-	FreeBytes() uint64
+	// Reserve sees to it that n more bytes of records can be appended, beside all that was reserved since the last Prepare, and
+	// committed: vault.ErrNoSpace if not. What removes more than it adds may use what is set aside for that.
+	Reserve(n int64, removes bool) error
+	// Space tells the size of the disk and how many bytes of files may still be written.
+	Space() (disk.Space, error)
 	// Prepare appends a commit of all changes so far; Sync returns when it is durable, and may run beside all other methods.
-	Prepare() (Point, error)
-	Sync(Point) error
-	// Maintain does what keeps the log short, where it is due.
+	Prepare() (vault.Point, error)
+	Sync(vault.Point) error
+	// Maintain does what keeps the log short, where it is due; Reclaim what frees space on a full disk, and says whether it did.
+	// Both commit.
 	Maintain() error
+	Reclaim() (bool, error)
 }
-
-// Point names a commit.
-type Point = any
-
-// Errors of a Store.
-var (
-	ErrNoSpace  = errors.New("no space left for the vault")
-	ErrReadOnly = errors.New("the vault can't be written any more")
-)
 
 // Chunks hands out guarded memory for what was written and is not in the log yet. *guarded.Pool is one.
 type Chunks interface {

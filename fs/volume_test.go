@@ -84,12 +84,12 @@ func (v *volume) unlock() (*vault.Unlocked, error) {
 }
 
 // open opens the vault for writing. What close returns is the error of the last commit.
-func (v *volume) open() (*vault.Vault, *vault.Session, func() error, error) {
+func (v *volume) open(stale func(uint64)) (*vault.Vault, *vault.Session, func() error, error) {
 	unlocked, err := v.unlock()
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	opened, err := unlocked.OpenWriter(disk.OS(), vault.Options{})
+	opened, err := unlocked.OpenWriter(disk.OS(), vault.Options{Stale: stale})
 	if err != nil {
 		unlocked.Close()
 		return nil, nil, nil, err
@@ -137,7 +137,8 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	if o.dirty == 0 {
 		o.dirty = o.budget / 4
 	}
-	opened, session, closeVault, err := v.open()
+	var cache *guarded.Cache
+	opened, session, closeVault, err := v.open(func(block uint64) { cache.Drop([]uint64{block}) })
 	if err != nil {
 		return nil, err
 	}
@@ -149,8 +150,8 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache := guarded.NewCache(pool, opened.LoadBlock)
-	o.Store, o.Dirty = testStore{session}, dirty
+	cache = guarded.NewCache(pool, opened.LoadBlock)
+	o.Store, o.Dirty = session, dirty
 	if o.store != nil {
 		o.Store = o.store(o.Store)
 	}
@@ -185,21 +186,6 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	}()
 	return m, nil
 }
-
-// testStore makes a Store of a session.
-type testStore struct{ *vault.Session }
-
-func (s testStore) Write(ino tree.Ino, off, n uint64, fill func([]byte) error) error {
-	if err := s.Session.Write(ino, off, n, fill); err != nil {
-		return err
-	}
-	return s.Session.Commit()
-}
-func (s testStore) Reserve(uint64) error    { return nil }
-func (s testStore) FreeBytes() uint64       { return 1 << 30 }
-func (s testStore) Prepare() (Point, error) { return nil, s.Session.Commit() }
-func (s testStore) Sync(Point) error        { return nil }
-func (s testStore) Maintain() error         { return nil }
 
 // childVolume serves the vault in the folder args[1], made when it is missing, at args[0]: with the page cache where args[2] says
 // "on". SIGTERM unmounts it.

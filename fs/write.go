@@ -26,7 +26,7 @@ func (f *FS) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 // file.
 func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
 	defer wipe(data)
-	if f.store == nil {
+	if f.store == nil || f.lost.Load() {
 		return 0, fuse.EROFS
 	}
 	cached := in.WriteFlags&fuse.WRITE_CACHE != 0
@@ -51,7 +51,7 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 	}
 	if in.Flags&oSync != 0 {
 		if err := f.Sync(); err != nil {
-			return 0, syncErrno(err)
+			return 0, errno(err)
 		}
 	}
 	return uint32(n), fuse.OK
@@ -64,7 +64,8 @@ func (f *FS) write(ino tree.Ino, off uint64, n int, data [][]byte, unprivileged 
 	if err != nil {
 		return err
 	}
-	if err := f.reserve(n + inodeRecord + (n/ChunkSize+2)*dataRecord + nameRecord); err != nil {
+	// What is dirty already has its space.
+	if err := f.reserve(3, n-int(f.dirty.dirtyIn(ino, off, uint64(n)))); err != nil {
 		return err
 	}
 	if err := f.makePendingRoom(); err != nil {
