@@ -75,7 +75,11 @@ func openMount(dir string, maxRead int, flags uintptr, extra string) (*os.File, 
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d%s",
 		fd, os.Geteuid(), os.Getegid(), maxRead, extra)
-	if err := unix.Mount(mountSource, dir, "fuse."+fsName, flags, options); err != nil {
+	source := mountSource
+	if extra != "" {
+		source = volumeSource
+	}
+	if err := unix.Mount(source, dir, "fuse."+fsName, flags, options); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("mounting: %w", err)
 	}
