@@ -33,7 +33,8 @@ type FS struct {
 	src    Source
 	blocks Blocks
 	opts   Options
-	plain  bool // nothing in the tree has an extended attribute
+	plain  bool   // nothing in the tree has an extended attribute
+	kernel kernel // nil before attach
 
 	known   counts    // what the kernel has looked up
 	files   openFiles // open regular files
@@ -83,8 +84,29 @@ func (f *FS) String() string { return fsName }
 // SetDebug does nothing: go-fuse's debug lines hold names and contents.
 func (f *FS) SetDebug(bool) {}
 
-// Init is called when the kernel's first request was answered, before any other.
-func (f *FS) Init(s *fuse.Server) { f.drops.start(s) }
+// kernel is what a served FS may ask of what serves it.
+type kernel interface {
+	notifier
+	// waits is to be called by the handler of a request that is about to wait for the disk or for memory, with the number in the
+	// request's header: others are read meanwhile.
+	waits(unique uint64)
+}
+
+// attach is called when the kernel's first request was answered, before any other.
+func (f *FS) attach(k kernel) {
+	f.kernel = k
+	f.drops.start(k)
+}
+
+// waits tells that the handler of a request is about to wait.
+func (f *FS) waits(h *fuse.InHeader) {
+	if f.kernel != nil {
+		f.kernel.waits(h.Unique)
+	}
+}
+
+// Init is go-fuse's own attach; its server is not used.
+func (f *FS) Init(*fuse.Server) {}
 
 // OnUnmount is called after the last request.
 func (f *FS) OnUnmount() { f.drops.stop() }

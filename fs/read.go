@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and go-fuse adds two.
-	maxPieces = 1022
-	// idleReplies is how many replies are kept to be used again, about a kilobyte each: go-fuse has 16 readers at most.
-	idleReplies = 16
+	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and the header is one.
+	maxPieces = 1023
+	// idleReplies is how many replies are kept to be used again, about a kilobyte each.
+	idleReplies = maxWorkers
 	// zeroRun is the length of zeros in bytes.
 	zeroRun = 64 << 10
 )
@@ -22,7 +22,7 @@ const (
 // zeros is what holes are read as. It is never written, so it costs no memory.
 var zeros [zeroRun]byte
 
-// Read answers with slices of pinned blocks. The buffer that go-fuse offers lies on the heap and is left alone.
+// Read answers with slices of pinned blocks. A buffer that is offered is left alone: go-fuse's own lie on the heap.
 //
 // A READ that names no lock owner fills the page cache (mmap, execve); those of read(2), by direct I/O, name one.
 func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
@@ -37,12 +37,12 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 		return nil, fuse.EINVAL
 	}
 	r := f.newReply()
-	if err := r.load(ino, int64(in.Offset), int(in.Size)); err != nil {
+	if err := r.load(&in.InHeader, int64(in.Offset), int(in.Size)); err != nil {
 		r.Done()
 		return nil, f.readErrno(ino, err)
 	}
 	if r.size == 0 {
-		r.Done() // go-fuse may not say when it is done with a result of size 0
+		r.Done() // go-fuse's own server may not say when it is done with a result of size 0
 		return nothing{}, fuse.OK
 	}
 	return r, fuse.OK
@@ -98,7 +98,8 @@ func (f *FS) newReply() *reply {
 }
 
 // load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
-func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
+func (r *reply) load(h *fuse.InHeader, off int64, n int) (err error) {
+	ino := tree.Ino(h.NodeId)
 	if r.spans, err = r.fs.src.Spans(ino, off, n, r.spans); err != nil {
 		return err
 	}
@@ -110,10 +111,8 @@ func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
 			r.numbers = append(r.numbers, s.Block)
 		}
 	}
-	if len(r.numbers) > 0 {
-		if r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins); err != nil {
-			return err
-		}
+	if err = r.acquire(h); err != nil {
+		return err
 	}
 	for _, s := range r.spans {
 		if err := r.add(s); err != nil {
@@ -124,6 +123,20 @@ func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
 		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
 	}
 	return nil
+}
+
+// acquire pins the blocks, and lets others be read meanwhile if they are not there.
+func (r *reply) acquire(h *fuse.InHeader) (err error) {
+	if len(r.numbers) == 0 {
+		return nil
+	}
+	var there bool
+	if r.pins, there = r.fs.blocks.TryAcquire(r.numbers, r.pins); there {
+		return nil
+	}
+	r.fs.waits(h)
+	r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins)
+	return err
 }
 
 // find returns the index of a block's number, or -1. Neighbouring spans share blocks, so it looks from the end.
