@@ -12,6 +12,7 @@ const (
 	opLookup      = 1
 	opForget      = 2
 	opGetattr     = 3
+	opSetattr     = 4
 	opReadlink    = 5
 	opSymlink     = 6
 	opMknod       = 8
@@ -23,6 +24,7 @@ const (
 	opOpen        = 14
 	opRead        = 15
 	opWrite       = 16
+	opStatfs      = 17
 	opRelease     = 18
 	opFsync       = 20
 	opSetxattr    = 21
@@ -35,10 +37,16 @@ const (
 	opReaddir     = 28
 	opReleasedir  = 29
 	opFsyncdir    = 30
+	opGetlk       = 31
+	opSetlk       = 32
 	opSetlkw      = 33
+	opAccess      = 34
 	opCreate      = 35
 	opInterrupt   = 36
+	opBmap        = 37
+	opDestroy     = 38
 	opIoctl       = 39
+	opPoll        = 40
 	opNotifyReply = 41
 	opBatchForget = 42
 	opFallocate   = 43
@@ -48,9 +56,12 @@ const (
 	opCopyRange   = 47
 	opSyncfs      = 50
 	opTmpfile     = 51
+	opStatx       = 52
+	opCopyRange64 = 53
 )
 
-// operation is how one kind of request is answered: by do, or without it by go-fuse's ProtocolServer.
+// operation is how one kind of request is answered: by do, or without it by go-fuse's ProtocolServer. A request that is too short never
+// comes so far: go-fuse would put all of it into a log.
 type operation struct {
 	in   int  // the least length of a request in bytes
 	long bool // it waits for the disk as a rule: somebody else is to read the next request before it is begun
@@ -136,12 +147,23 @@ var operations = [...]operation{
 	opReaddir:     {in: size[fuse.ReadIn](), do: list},
 	opReaddirplus: {in: size[fuse.ReadIn](), do: list},
 
-	opFsync:     {long: true},
-	opFsyncdir:  {long: true},
-	opSyncfs:    {long: true},
-	opFallocate: {long: true},
-	opCopyRange: {long: true},
-	opSetlkw:    {long: true},
+	// go-fuse's.
+	opSetattr:     {in: size[fuse.SetAttrIn]()},
+	opStatfs:      {in: inHeader},
+	opFsync:       long(operation{in: size[fuse.FsyncIn]()}),
+	opFsyncdir:    long(operation{in: size[fuse.FsyncIn]()}),
+	opGetlk:       {in: size[fuse.LkIn]()},
+	opSetlk:       {in: size[fuse.LkIn]()},
+	opSetlkw:      long(operation{in: size[fuse.LkIn]()}),
+	opAccess:      {in: size[fuse.AccessIn]()},
+	opBmap:        {in: inHeader + 16},
+	opDestroy:     {in: inHeader},
+	opPoll:        {in: inHeader + 24},
+	opFallocate:   long(operation{in: size[fuse.FallocateIn]()}),
+	opCopyRange:   long(operation{in: size[fuse.CopyFileRangeIn]()}),
+	opSyncfs:      long(operation{in: inHeader}),
+	opStatx:       {in: size[fuse.StatxIn]()},
+	opCopyRange64: long(operation{in: size[fuse.CopyFileRangeIn]()}),
 }
 
 // Sizes in bytes of structures that the protocol has in two versions; go-fuse's are the longer ones.
@@ -268,7 +290,10 @@ func getXattr(w *worker) {
 		name, _, _ := bytes.Cut(w.in[size[fuse.GetXAttrIn]():], nul)
 		n, status = w.fs.GetXAttr(nil, &in.InHeader, alias(name), dest)
 	}
-	if in.Size == 0 {
+	switch {
+	case !status.Ok():
+		n = in.Size // may have been begun
+	case in.Size == 0:
 		at[fuse.GetXAttrOut](w.out()).Size = n
 		n = uint32(size[fuse.GetXAttrOut]())
 	}

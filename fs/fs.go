@@ -40,6 +40,7 @@ type FS struct {
 	files   openFiles // open regular files
 	dirs    atomic.Int64
 	drops   dropper
+	copies  copies
 	replies chan *reply // not in use; a sync.Pool would make new ones after each garbage collection
 	plus    sync.Pool   // of *[]plusEntry
 
@@ -109,4 +110,7 @@ func (f *FS) waits(h *fuse.InHeader) {
 func (f *FS) Init(*fuse.Server) {}
 
 // OnUnmount is called after the last request.
-func (f *FS) OnUnmount() { f.drops.stop() }
+func (f *FS) OnUnmount() {
+	f.drops.stop()
+	f.copies.destroy()
+}

@@ -21,6 +21,7 @@ type mountOptions struct {
 	flags  uintptr // of mount(2), beside nosuid and nodev
 	wrap   func(*FS) fuse.RawFileSystem
 	blocks func(*guarded.Cache) Blocks
+	alone  bool // one worker
 }
 
 // mounted is a mount that is gone when the test ends.
@@ -94,7 +95,7 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 		t.Fatal(err)
 	}
-	m.serve.loop.retrieved = m.retrieved
+	m.serve.loop.retrieved, m.serve.loop.full = m.retrieved, o.alone
 	go func() {
 		defer close(m.ended)
 		m.serve.Serve()

@@ -64,6 +64,7 @@ type reply struct {
 	numbers []uint64      // the distinct blocks of spans
 	pins    []guarded.Pin // one for each of numbers
 	slices  [][]byte      // into pins and zeros
+	copied  bool          // it lies in fs.copies, which is locked
 }
 
 // Size returns the length of the reply in bytes.
@@ -79,8 +80,12 @@ func (r *reply) Bytes([]byte) ([]byte, fuse.Status) { return nil, fuse.EIO }
 // Done unpins the blocks: the reply was written.
 func (r *reply) Done() {
 	r.fs.blocks.Release(r.pins)
+	if r.copied {
+		r.fs.copies.put()
+	}
 	clear(r.slices)
-	r.size, r.spans, r.numbers, r.pins, r.slices = 0, r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
+	r.size, r.copied = 0, false
+	r.spans, r.numbers, r.pins, r.slices = r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
 	select {
 	case r.fs.replies <- r:
 	default: // enough are kept
@@ -103,13 +108,22 @@ func (r *reply) load(h *fuse.InHeader, off int64, n int) (err error) {
 	if r.spans, err = r.fs.src.Spans(ino, off, n, r.spans); err != nil {
 		return err
 	}
+	pieces, total := 0, 0
 	for _, s := range r.spans {
+		pieces, total = pieces+1, total+s.Len
 		if s.Hole {
+			pieces += s.Len / zeroRun
 			continue
 		}
 		if r.find(s.Block) < 0 {
 			r.numbers = append(r.numbers, s.Block)
 		}
+	}
+	if total > n {
+		return fmt.Errorf("inode %d: %d bytes for a read of %d bytes", ino, total, n)
+	}
+	if pieces > maxPieces || len(r.numbers) > r.fs.blocks.MaxRequest() {
+		return r.copy(h, total)
 	}
 	if err = r.acquire(h); err != nil {
 		return err
@@ -118,9 +132,6 @@ func (r *reply) load(h *fuse.InHeader, off int64, n int) (err error) {
 		if err := r.add(s); err != nil {
 			return err
 		}
-	}
-	if r.size > n || len(r.slices) > maxPieces {
-		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
 	}
 	return nil
 }
@@ -158,14 +169,23 @@ func (r *reply) add(s vault.Span) error {
 		r.size += s.Len
 		return nil
 	}
+	b, err := r.bytes(s)
+	if err != nil {
+		return err
+	}
+	r.slices = append(r.slices, b)
+	r.size += s.Len
+	return nil
+}
+
+// bytes returns the bytes of a span where they lie, in a block that is pinned.
+func (r *reply) bytes(s vault.Span) ([]byte, error) {
 	data := r.pins[r.find(s.Block)].Bytes()
 	if s.At < 0 || s.Len < 0 || s.At > len(data) || s.Len > len(data)-s.At {
-		return &vault.IntegrityError{
+		return nil, &vault.IntegrityError{
 			Object: fmt.Sprintf("block %d", s.Block),
 			Detail: fmt.Sprintf("holds %d bytes, not %d at %d", len(data), s.Len, s.At),
 		}
 	}
-	r.slices = append(r.slices, data[s.At:s.At+s.Len])
-	r.size += s.Len
-	return nil
+	return data[s.At : s.At+s.Len], nil
 }

@@ -16,7 +16,7 @@ const fsName = "encfsrun"
 
 const (
 	// maxRead is the largest READ in bytes.
-	maxRead = 128 << 10
+	maxRead = 1 << 20
 	// maxWrite is the largest WRITE in bytes, a compromise: each costs a round trip, and each worker keeps a buffer of this size.
 	maxWrite = 128 << 10
 	// minRead is the kernel's own least max_read, a page.
