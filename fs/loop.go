@@ -56,12 +56,12 @@ func (l *loop) start(maxRead int) error {
 	l.pace.off = runtime.GOMAXPROCS(0) < 2
 	w, err := newWorker(l)
 	if err != nil {
-		return err
+		return fmt.Errorf("the requests of a mount: %w", err)
 	}
 	l.workers = append(l.workers, w)
 	if err := l.hello(w, maxRead); err != nil {
 		w.memory.Destroy()
-		return err
+		return fmt.Errorf("the mount does not answer: %w", err)
 	}
 	return nil
 }

@@ -76,7 +76,10 @@ func (w *worker) take(n int) {
 }
 
 // wipe wipes request and reply.
-func (w *worker) wipe() { guarded.Wipe(w.buf[:min(w.dirty, len(w.buf))]) }
+func (w *worker) wipe() {
+	guarded.Wipe(w.in)
+	guarded.Wipe(w.buf[w.base:min(w.dirty, len(w.buf))])
+}
 
 // serve answers the request.
 func (w *worker) serve() {
