@@ -27,6 +27,8 @@ type worker struct {
 	buf    []byte // memory's
 	limit  int    // bytes of buf that a request may take
 
+	callers callers
+
 	leads  bool          // it reads the device; else it answers its last request, or is parked
 	wake   chan struct{} // ends its being parked
 	streak int           // requests that were there already when it looked
@@ -84,6 +86,7 @@ func (w *worker) wipe() {
 // serve answers the request.
 func (w *worker) serve() {
 	h := w.header()
+	w.callers.add(h.Pid)
 	w.passed.Store(false)
 	w.unique.Store(h.Unique)
 	var o operation
