@@ -23,9 +23,10 @@ const (
 // loop reads the requests of a mount and lets an FS answer them.
 //
 // One worker leads: it reads a request, answers it, reads the next. Handing requests over to others would cost more than most
-// answers do. Whoever has to wait in an answer, for the disk or for guarded memory, hands the lead over first (operation.long,
-// FS.waits), so that others are answered meanwhile; having answered he leads again if nobody does, or is parked. Where requests
-// wait in the kernel, more workers read, as many as there are processors.
+// answers do. Whoever is going to wait in an answer, for the disk or for guarded memory, hands the lead over first (operation.long,
+// FS.waits), so that others are answered meanwhile, and from whom waits without having said so it is taken (watch.go). Having
+// answered, he leads again if nobody does, or is parked. Where requests wait in the kernel, more workers read, on half of the
+// processors at most: those who ask need the others.
 //
 // The leader does not wait in a read but polls the device for a while, see pace, and then sleeps in poll(2).
 type loop struct {
@@ -35,8 +36,10 @@ type loop struct {
 	maxWrite     int    // bytes that one WRITE brings
 	capabilities uint64 // what was agreed with the kernel
 	born         time.Time
+	processors   int // that this process may use
 
-	pace pace // belongs to the only leader
+	pace  pace // belongs to the only leader
+	watch watch
 
 	mu      sync.Mutex
 	workers []*worker
@@ -53,15 +56,15 @@ type loop struct {
 // start answers the first request, INIT, and makes the first worker. The mount must exist.
 func (l *loop) start(maxRead int) error {
 	l.born = time.Now()
-	l.pace.off = runtime.GOMAXPROCS(0) < 2
+	l.processors = runtime.GOMAXPROCS(0)
 	w, err := newWorker(l)
 	if err != nil {
-		return err
+		return fmt.Errorf("the requests of a mount: %w", err)
 	}
 	l.workers = append(l.workers, w)
 	if err := l.hello(w, maxRead); err != nil {
 		w.memory.Destroy()
-		return err
+		return fmt.Errorf("the mount does not answer: %w", err)
 	}
 	return nil
 }
@@ -109,7 +112,9 @@ func (l *loop) run() {
 	first := l.workers[0]
 	l.leaders, first.leads = 1, true
 	l.all.Go(first.run)
+	l.watch.begin(l)
 	l.all.Wait()
+	l.watch.end()
 	for _, w := range l.workers {
 		w.memory.Destroy()
 	}
@@ -148,7 +153,7 @@ func (l *loop) next(w *worker) int {
 // await polls for a request, and sleeps if none comes soon; even then there may be none (EAGAIN).
 func (l *loop) await(w *worker) (n int, errno unix.Errno) {
 	began := l.now()
-	polled := l.pace.pays(began)
+	polled := l.pace.pays(began) && w.callers.count() < l.processors
 	for last := began; polled; {
 		n, errno = l.dev.read(w.buf[:w.limit])
 		now := l.now()
@@ -210,20 +215,19 @@ func (l *loop) surplus(w *worker) bool {
 func (l *loop) help() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.leaders < runtime.GOMAXPROCS(0) {
+	if l.leaders < l.processors/2 {
 		l.promote()
 	}
 }
 
-// handOver sees to it that requests are read while this worker answers one.
-func (l *loop) handOver(w *worker) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !w.leads {
+// handOver sees to it that requests are read while a worker answers one, unless it is not leading any more or has answered.
+func (l *loop) handOver(w *worker, unique uint64) {
+	if !w.led.CompareAndSwap(unique, taken) {
 		return
 	}
-	l.leaders, w.leads = l.leaders-1, false
-	if l.leaders == 0 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leaders--; l.leaders == 0 {
 		l.promote()
 	}
 }
@@ -268,15 +272,22 @@ func (l *loop) end(w *worker) {
 	}
 	for _, busy := range l.workers {
 		if busy.passed.Load() {
-			l.cancel(busy.unique.Load())
+			l.all.Go(func() { l.cancel(busy) })
 		}
 	}
 }
 
-// cancel lets the ProtocolServer interrupt a handler, as if the kernel had asked for it.
-func (l *loop) cancel(unique uint64) {
+// cancel lets the ProtocolServer interrupt what a worker passed on, as if the kernel had asked for it. It may have to ask again,
+// when that has only just been passed on.
+func (l *loop) cancel(w *worker) {
+	unique := w.unique.Load()
 	in := fuse.InterruptIn{InHeader: fuse.InHeader{Length: uint32(size[fuse.InterruptIn]()), Opcode: opInterrupt}, Unique: unique}
-	l.protocol.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{make([]byte, smallReply)})
+	for w.passed.Load() && w.unique.Load() == unique {
+		if n, _ := l.protocol.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{make([]byte, smallReply)}); n == 0 {
+			return // it was found
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // find returns the worker that has a request, or nil.
@@ -291,11 +302,10 @@ func (l *loop) find(unique uint64) *worker {
 	return nil
 }
 
-// waits is what a handler calls before it waits for anything but a lock that is held for a moment. It has to be called in the
-// goroutine in which the handler was.
+// waits is what a handler calls before it waits for anything but a lock that is held for a moment.
 func (l *loop) waits(unique uint64) {
 	if w := l.find(unique); w != nil {
-		l.handOver(w)
+		l.handOver(w, unique)
 	}
 }
 

@@ -145,6 +145,8 @@ var children = map[string]func(args []string) error{
 	"wait":     childWait,
 	"records":  childRecords,
 	"sandbox":  childSandbox,
+	"client":   childClient,
+	"hog":      childHog,
 }
 
 // child prepares a test binary to be started again as name.
