@@ -158,3 +158,12 @@ func (f *FS) Close() error {
 	}
 	return errors.Join(f.freeOrphans(), f.Sync())
 }
+
+// Wipe gives up what was written and is in no log, and wipes it. There is something only where Close has failed.
+func (f *FS) Wipe() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for ino := range f.dirty.files {
+		f.dirty.drop(ino)
+	}
+}
