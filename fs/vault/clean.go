@@ -57,46 +57,50 @@ func (s *Session) tell(err error) error {
 // *IntegrityError, after all else was cleaned.
 func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)) (freed int64, err error) {
 	before := s.logBytes()
-	var total, done uint64
-	last := s.v.tail.number
+	c := &collection{last: s.w.next}
 	var damage error
-	for round := 0; ; round++ {
+	for more := true; more; {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		var victims []*segment
-		var copied, size uint64
-		for _, u := range s.usage() {
-			h := &u.segment.header
-			if h.number > last || !u.dear() {
-				continue
-			}
-			if round == 0 {
-				total += u.segment.size()
-			}
-			if copied += u.live; copied <= copyAtOnce || len(victims) == 0 {
-				victims = append(victims, u.segment)
-				size += u.segment.size()
-			}
-		}
-		if len(victims) == 0 && round > 0 {
-			break
-		}
-		n, err := s.clean(victims)
+		n, err := s.clean(c.next)
 		if isIntegrity(err) {
 			damage, err = errors.Join(damage, err), nil
 		}
 		if err != nil {
 			return 0, err
 		}
-		if done += size; progress != nil {
-			progress(done, total)
+		if progress != nil {
+			progress(c.done, c.total)
 		}
-		if n == 0 {
-			break
-		}
+		more = n > 0 && c.done < c.total
 	}
 	return int64(before) - int64(s.logBytes()), damage
+}
+
+// collection is a cleaning of the whole log in rounds.
+type collection struct {
+	last        uint64 // block number at which it began: what was written since is not looked at
+	done, total uint64 // bytes of segments that are chosen
+}
+
+// next chooses what one round cleans.
+func (c *collection) next(use []usage) (victims []usage) {
+	use = slices.DeleteFunc(use, func(u usage) bool { return u.segment.header.first >= c.last || !u.dear() })
+	if c.total == 0 {
+		for _, u := range use {
+			c.total += u.segment.size()
+		}
+	}
+	var copied uint64
+	for _, u := range use {
+		if copied += u.live; copied > copyAtOnce && len(victims) > 0 {
+			break
+		}
+		victims = append(victims, u)
+		c.done += u.segment.size()
+	}
+	return victims
 }
 
 // usage is how much of a segment is live: bytes of files.
@@ -113,8 +117,11 @@ func (u usage) dear() bool {
 
 // worst chooses what to clean so that the log comes down to what is live, half as much again and a slack: what is dead, and then
 // segments of which least is live, of which no more is to be copied than a limit.
-func (s *Session) worst(slack, limit uint64) (victims []*segment) {
-	use := s.usage()
+func (s *Session) worst(slack, limit uint64) func([]usage) []usage {
+	return func(use []usage) []usage { return s.worstOf(use, slack, limit) }
+}
+
+func (s *Session) worstOf(use []usage, slack, limit uint64) (victims []usage) {
 	slices.SortFunc(use, func(a, b usage) int {
 		return cmp.Or(cmp.Compare(a.live*b.segment.size(), b.live*a.segment.size()), cmp.Compare(a.segment.header.number, b.segment.header.number))
 	})
@@ -127,7 +134,7 @@ func (s *Session) worst(slack, limit uint64) (victims []*segment) {
 		if u.live > 0 && (enough || copied+u.live > limit || !small && u.live > size/10*9) {
 			continue
 		}
-		victims = append(victims, u.segment)
+		victims = append(victims, u)
 		copied += u.live
 		log -= min(log, size-min(size, u.live))
 		many--

@@ -84,9 +84,13 @@ func behind(d *memdisk.Disk, through *syncs) disk.FS {
 	return syncsFS{d, through}
 }
 
-// options pins, and takes a pin that can't be used for a fault: no crash may tear one.
+// options pins, and takes a pin that can't be used for a fault: no crash may tear one. That a failure was mended is none.
 func (m machine) options(through *syncs, warned *error) Options {
-	return Options{Pins: m.pinsAt(through), Warn: func(err error) { *warned = errors.Join(*warned, err) }}
+	return Options{Pins: m.pinsAt(through), Warn: func(err error) {
+		if rescued := (*RescueError)(nil); !errors.As(err, &rescued) {
+			*warned = errors.Join(*warned, err)
+		}
+	}}
 }
 
 func (m machine) after(crash func(*memdisk.Disk) *memdisk.Disk) machine {

@@ -69,3 +69,14 @@ type PinError struct{ Err error }
 
 func (e *PinError) Error() string { return e.Err.Error() }
 func (e *PinError) Unwrap() error { return e.Err }
+
+// RescueError says that the disk failed and that nothing was lost by it: what was not durable was written anew.
+type RescueError struct {
+	Err     error
+	Segment uint64 // where it was written to
+}
+
+func (e *RescueError) Error() string {
+	return fmt.Sprintf("%v; what was not durable was written anew, to segment %d", e.Err, e.Segment)
+}
+func (e *RescueError) Unwrap() error { return e.Err }

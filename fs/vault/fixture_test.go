@@ -238,7 +238,7 @@ func dumpInode(v *Vault, out *strings.Builder, seen map[Ino]string, path string,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, " xattr %q=%q", name, value)
+		fmt.Fprintf(out, " xattr %q=%x", name, hashOf(value))
 	}
 	switch a.Mode & 0o170000 {
 	case 0o100000:

@@ -16,13 +16,17 @@ import (
 // spans anew.
 var ErrMoved = errors.New("what was in the block was moved elsewhere in the log")
 
-// clean copies what is live in segments to the end of the log, and removes them and all others in which nothing is live. The
+// clean copies what is live in chosen segments to the end of the log, and removes them and all others in which nothing is live. The
 // order is what makes it safe: the copies are durable before a checkpoint that names the old places no more, and that is durable
 // before a file goes. It returns how many bytes went. An *IntegrityError says that something could not be read: that stays where
 // it is, and all else is done.
-func (s *Session) clean(victims []*segment) (freed uint64, err error) {
-	if err := s.Commit(); err != nil {
+func (s *Session) clean(choose func([]usage) []usage) (freed uint64, err error) {
+	if err := s.Commit(); err != nil { // first: what is not durable is in no segment yet
 		return 0, err
+	}
+	victims := map[uint64]bool{}
+	for _, u := range choose(s.usage()) {
+		victims[u.segment.header.number] = true
 	}
 	damage, err := s.relocate(victims)
 	if err == nil {
@@ -97,17 +101,13 @@ func (s *segment) size() uint64 { return headerSize + uint64(len(s.sums))*BlockS
 // copyBuffer is how many bytes are copied at once, in guarded memory.
 const copyBuffer = 8 * BlockSize
 
-// relocate writes what is live in segments anew, in the order in which it lies there: what was imported together stays together.
+// relocate writes what is live in segments, named by number, anew, in the order in which it lies there: what was imported together stays together.
 // What can't be read is left where it is: damage.
-func (s *Session) relocate(victims []*segment) (damage, err error) {
+func (s *Session) relocate(victims map[uint64]bool) (damage, err error) {
 	segs := s.v.segments()
-	chosen := make([]bool, len(segs))
-	for i, x := range segs {
-		chosen[i] = slices.Contains(victims, x)
-	}
 	var pieces []piece
 	s.live(segs, func(i int, p piece) {
-		if chosen[i] {
+		if victims[segs[i].header.number] {
 			pieces = append(pieces, p)
 		}
 	})

@@ -25,7 +25,7 @@ func (w *appender) rescue(b *batch, cause error) error {
 	if err != nil {
 		return errors.Join(cause, err)
 	}
-	w.warn(fmt.Errorf("%w; what was not durable was written anew, to segment %d", cause, w.tail.number))
+	w.warn(&RescueError{cause, w.tail.number})
 	return nil
 }
 
