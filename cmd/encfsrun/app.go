@@ -113,8 +113,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results, errors and warnings about security only")
 	flags.StringVar(&a.logFormat, "log-format", "text", "messages as `text|json`")
 	root.AddCommand(
-		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.statusCommand(),
-		a.keyCommand(), a.checkCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
+		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.syncCommand(), a.statusCommand(),
+		a.keyCommand(), a.checkCommand(), a.gcCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
 	)
 	return root
 }
@@ -133,7 +133,7 @@ const rootLong = `encfsrun runs code out of an encrypted, authenticated vault.
   encfsrun run app.vault -- python3 main.py      where it runs
 
 Exit codes: 0 done; 1 other failure; 2 usage; 3 wrong passkey or no usable key slot; 4 not a vault, too new, or it can't be
-read; 5 busy; 6 integrity failure, rollback or not the expected root; 7 the machine lacks something needed (see doctor); 128+n stopped by
+read; 5 busy; 6 integrity failure, rollback or not the expected root; 7 the machine lacks something needed (see doctor); 8 accepted writes could not be made durable; 128+n stopped by
 signal n. run: the program's own status, or 125 for a failure of encfsrun itself, 126 and 127 for a program that can't be
 executed or found.`
 

@@ -37,13 +37,13 @@ type daemonClient struct {
 }
 
 // startDaemon starts a daemon for a vault and returns when it has the passkey and has opened the vault.
-func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, budget byteSize, name string) (*daemonClient, error) {
+func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, budget byteSize, may access, name string) (*daemonClient, error) {
 	source, err := o.passkey.complete()
 	if err != nil {
 		return nil, err
 	}
 	config := daemonConfig{
-		Source: source, Open: o.openSettings, Budget: int64(budget), Name: name,
+		Source: source, Open: o.openSettings, Budget: int64(budget), Name: name, Access: may,
 		Quiet: a.messages.quiet, JSON: a.messages.json,
 	}
 	if _, err := config.Open.options(a); err != nil {

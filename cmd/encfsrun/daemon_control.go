@@ -53,7 +53,7 @@ func (c *controlServer) close() {
 	c.done.Wait()
 }
 
-// reporter is the control.Daemon of a read-only mount.
+// reporter is the control.Daemon of a mount.
 type reporter struct {
 	daemon *daemon
 	system *fs.FS
@@ -65,9 +65,18 @@ func (r *reporter) Status() control.Status {
 	s := r.base
 	stats := r.system.Stats()
 	s.OpenFiles, s.DamagedFiles = stats.OpenFiles, stats.DamagedFiles
-	s.GuardedBytes = r.daemon.pool.Used()
+	s.GuardedBytes, s.DirtyBytes = r.daemon.pool.Used(), int64(stats.DirtyBytes)
+	if r.daemon.dirty != nil {
+		s.GuardedBytes += r.daemon.dirty.Used()
+	}
+	if stats.Unsynced {
+		s.State = control.Unsynced
+	}
 	return s
 }
+
+// Sync makes durable what was accepted.
+func (r *reporter) Sync() error { return r.system.Sync() }
 
 // background lets go of the terminal and of the launcher, which ends now. SIGTERM and SIGINT unmount from here on; where programs
 // use the mount it goes on being served, and the next signal tries again.

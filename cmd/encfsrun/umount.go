@@ -22,8 +22,8 @@ func (a *app) umountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "umount DIR",
 		Short: "unmount a vault and wipe its keys and contents",
-		Long: `umount unmounts the vault mounted on DIR, and returns when its daemon has wiped everything and ended. A mount in use is left
-as it was: exit 5. What a dead daemon left behind is cleared.`,
+		Long: `umount unmounts the vault mounted on DIR, and returns when all is durable and its daemon has wiped everything and ended. A mount
+in use is left as it was: exit 5; so is one whose changes can't be made durable: exit 8. What a dead daemon left behind is cleared.`,
 		Args: exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.umount(cmd.Context(), args[0]); err != nil {
@@ -53,6 +53,9 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	registry := control.Default()
 	var watch *control.Watch
 	if status, err := findDaemon(ctx, registry, &m); err == nil {
+		if err := syncMount(ctx, registry, status); is[*control.SyncError](err) {
+			return err // unmounted, it would be lost
+		}
 		// A daemon that is hard to watch is unmounted all the same.
 		if watch, err = registry.Watch(ctx, status); err == nil {
 			defer watch.Close()
@@ -70,6 +73,41 @@ func (a *app) umount(ctx context.Context, dir string) error {
 		return fmt.Errorf("%s is unmounted, but its daemon has not ended: %w; see: encfsrun status", m.Mountpoint, err)
 	}
 	return nil
+}
+
+// syncMount makes durable what programs have written to a mount.
+func syncMount(ctx context.Context, registry *control.Registry, status control.Status) error {
+	if status.ReadOnly || status.State == control.NotAnswering {
+		return nil
+	}
+	return registry.Sync(ctx, status)
+}
+
+func (a *app) syncCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sync DIR",
+		Short: "make durable what was written to a mount",
+		Long:  `sync returns when everything that the mount on DIR has accepted so far is durable; exit 8 if that can't be had.`,
+		Args:  exactArgs("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := launcher.FindMount(args[0])
+			if err != nil {
+				return err
+			}
+			registry := control.Default()
+			status, err := findDaemon(cmd.Context(), registry, &m)
+			if errors.Is(err, control.ErrNotFound) {
+				return fmt.Errorf("nothing serves %s; encfsrun status lists what does", args[0])
+			}
+			if err != nil {
+				return err
+			}
+			if status.State == control.NotAnswering {
+				return fmt.Errorf("the daemon of %s does not answer", args[0])
+			}
+			return syncMount(cmd.Context(), registry, status)
+		},
+	}
 }
 
 // findDaemon returns the daemon of a mount.
@@ -133,10 +171,10 @@ func (a *app) printStatus(list []control.Status) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tDAMAGED\tSINCE")
+	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tDIRTY\tDAMAGED\tSINCE")
 	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%d\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
-			s.OpenFiles, formatBytes(s.GuardedBytes), s.DamagedFiles, s.Started.Local().Format(time.DateTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\t%d\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
+			s.OpenFiles, formatBytes(s.GuardedBytes), formatBytes(s.DirtyBytes), s.DamagedFiles, s.Started.Local().Format(time.DateTime))
 	}
 	return w.Flush()
 }

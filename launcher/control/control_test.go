@@ -49,9 +49,12 @@ func init() {
 const nobody = 65534
 
 type fake struct {
+	sync   error
 	status Status
 	block  chan struct{} // unless nil, until it is closed there is no answer
 }
+
+func (f *fake) Sync() error { return f.sync }
 
 func (f *fake) Status() Status {
 	if f.block != nil {
