@@ -25,7 +25,7 @@ func (f *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32,
 	length := min(in.Len, copyRequest, tree.MaxSize-in.OffIn, tree.MaxSize-in.OffOut)
 	var done uint64
 	for done < length {
-		n, err := f.copyPiece(from, in.OffIn+done, to, in.OffOut+done, int(min(copyPiece, length-done)))
+		n, err := f.copyPiece(&in.InHeader, in.OffIn+done, to, in.OffOut+done, int(min(copyPiece, length-done)))
 		if err != nil && done == 0 {
 			return 0, f.readErrno(from, err)
 		}
@@ -34,18 +34,19 @@ func (f *FS) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32,
 		}
 		done += uint64(n)
 	}
+	f.noteAccess(from, 0)
 	return uint32(done), fuse.OK
 }
 
 // copyPiece copies at most n bytes. The lock is not held while blocks are loaded.
-func (f *FS) copyPiece(from tree.Ino, off uint64, to tree.Ino, at uint64, n int) (int, error) {
+func (f *FS) copyPiece(h *fuse.InHeader, off uint64, to tree.Ino, at uint64, n int) (int, error) {
 	r := f.newReply()
 	defer r.Done()
-	if err := r.load(from, int64(off), n); err != nil {
+	if err := r.load(h, int64(off), n); err != nil {
 		return 0, err
 	}
 	if r.size == 0 {
 		return 0, nil
 	}
-	return r.size, f.write(to, at, r.size, r.slices, false)
+	return r.size, f.write(h, to, at, r.size, r.slices, false)
 }

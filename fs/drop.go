@@ -10,7 +10,7 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
-// notifier is the part of *fuse.Server that tells the kernel to drop what it has cached of an inode.
+// notifier tells the kernel to drop what it has cached of an inode.
 type notifier interface {
 	InodeNotify(ino uint64, off, length int64) fuse.Status
 }

@@ -18,22 +18,30 @@ import (
 // (mincore, cachestat) would tell nothing: open(2) itself empties the cache of a file that is opened for direct I/O.
 func (m *mounted) cached(t testing.TB, ino tree.Ino, size int) (found []byte) {
 	t.Helper()
-	buf := make([]byte, 128<<10)
 	for off := 0; off < size; {
-		n, status := m.serve.fuse.InodeRetrieveCache(uint64(ino), int64(off), buf) // up to the first page that is missing
-		if !status.Ok() && status != fuse.ENOENT {
+		ask := fuse.NotifyRetrieveOut{Nodeid: uint64(ino), Offset: uint64(off), Size: maxWrite}
+		status := m.serve.loop.dev.notify(fuse.NOTIFY_RETRIEVE_CACHE, bytesOf(&ask))
+		var pages []byte // up to the first page that is missing
+		switch status {
+		case fuse.OK:
+			pages = <-m.pages
+		case fuse.ENOENT:
+		default:
 			t.Fatalf("asking for the page cache: %v", status)
 		}
-		found = append(found, buf[:n]...)
-		off += max(n, os.Getpagesize())
+		found = append(found, pages...)
+		off += max(len(pages), os.Getpagesize())
 	}
 	return found
 }
 
+// retrieved gets what cached asked for.
+func (m *mounted) retrieved(_ *fuse.NotifyRetrieveIn, pages []byte) { m.pages <- bytes.Clone(pages) }
+
 // deaf is a kernel that hears no notification; without them contents stay in the page cache.
 type deaf struct{ *FS }
 
-func (d deaf) Init(*fuse.Server) { d.drops.start(d) }
+func (d deaf) attach(kernel) { d.drops.start(d) }
 
 func (deaf) InodeNotify(uint64, int64, int64) fuse.Status { return fuse.OK }
 

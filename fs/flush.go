@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+
 	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/tree"
@@ -78,7 +80,7 @@ func (f *FS) chunkOf(ino tree.Ino, off uint64) (*dirtyFile, *chunk, error) {
 }
 
 // keep copies written bytes into dirty chunks. Size and times are pending by then: a flush on the way puts them.
-func (f *FS) keep(ino tree.Ino, off uint64, data [][]byte) error {
+func (f *FS) keep(h *fuse.InHeader, ino tree.Ino, off uint64, data [][]byte) error {
 	for _, p := range data {
 		for len(p) > 0 {
 			file, c, err := f.chunkOf(ino, off)
@@ -96,6 +98,7 @@ func (f *FS) keep(ino tree.Ino, off uint64, data [][]byte) error {
 		}
 	}
 	if file := f.dirty.files[ino]; file != nil && file.bytes >= eagerFlush {
+		f.waits(h)
 		return f.flush(ino)
 	}
 	return nil
@@ -131,12 +134,13 @@ func (f *FS) unflushed(ino tree.Ino, off, n uint64) bool {
 }
 
 // spans returns where bytes of a file lie, after flushing what of them is not in the log yet.
-func (f *FS) spans(ino tree.Ino, off int64, n int, spans []vault.Span) ([]vault.Span, error) {
+func (f *FS) spans(h *fuse.InHeader, off int64, n int, spans []vault.Span) ([]vault.Span, error) {
+	ino := tree.Ino(h.NodeId)
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	if f.store != nil && f.unflushed(ino, uint64(off), uint64(n)) {
 		f.mu.RUnlock()
-		err := f.flushLocked(ino)
+		err := f.flushLocked(h, ino)
 		f.mu.RLock()
 		if err != nil {
 			return spans, err
@@ -146,7 +150,8 @@ func (f *FS) spans(ino tree.Ino, off int64, n int, spans []vault.Span) ([]vault.
 }
 
 // settle flushes a file, so that the log alone tells where its data and holes are.
-func (f *FS) settle(ino tree.Ino) error {
+func (f *FS) settle(h *fuse.InHeader) error {
+	ino := tree.Ino(h.NodeId)
 	if f.store == nil {
 		return nil
 	}
@@ -157,11 +162,12 @@ func (f *FS) settle(ino tree.Ino) error {
 	if !pending && !dirty {
 		return nil
 	}
-	return f.flushLocked(ino)
+	return f.flushLocked(h, ino)
 }
 
 // flushLocked is flush for callers that don't hold the lock.
-func (f *FS) flushLocked(ino tree.Ino) error {
+func (f *FS) flushLocked(h *fuse.InHeader, ino tree.Ino) error {
+	f.waits(h)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.flush(ino)

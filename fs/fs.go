@@ -41,7 +41,8 @@ type FS struct {
 	store  Store
 	blocks Blocks
 	opts   Options
-	plain  bool // nothing in the tree has an extended attribute, and nothing ever will
+	plain  bool   // nothing in the tree has an extended attribute, and nothing ever will
+	kernel kernel // nil before attach
 
 	// mu orders everything that changes the tree. Who reads the tree, or what waits in memory, holds it for reading. It is held
 	// for memory work and for appending to the log, not while the disk syncs.
@@ -58,6 +59,7 @@ type FS struct {
 	files   openFiles // open regular files
 	dirs    atomic.Int64
 	drops   dropper
+	copies  copies
 	replies chan *reply // not in use; a sync.Pool would make new ones after each garbage collection
 	plus    sync.Pool   // of *[]plusEntry
 
@@ -114,16 +116,36 @@ func (f *FS) String() string { return fsName }
 // SetDebug does nothing: go-fuse's debug lines hold names and contents.
 func (f *FS) SetDebug(bool) {}
 
-// Init is called when the kernel's first request was answered, before any other.
-func (f *FS) Init(s *fuse.Server) {
-	f.drops.start(s)
+// kernel is what a served FS may ask of what serves it.
+type kernel interface {
+	notifier
+	// waits is to be called by the handler of a request that is about to wait for the disk or for memory, with the number in the
+	// request's header: others are read meanwhile.
+	waits(unique uint64)
+}
+
+// attach is called when the kernel's first request was answered, before any other.
+func (f *FS) attach(k kernel) {
+	f.kernel = k
+	f.drops.start(k)
 	f.startCommitting()
 }
+
+// waits tells that the handler of a request is about to wait.
+func (f *FS) waits(h *fuse.InHeader) {
+	if f.kernel != nil {
+		f.kernel.waits(h.Unique)
+	}
+}
+
+// Init is go-fuse's own attach; its server is not used.
+func (f *FS) Init(*fuse.Server) {}
 
 // OnUnmount is called after the last request. What is not durable is left to Close, which can say that it failed.
 func (f *FS) OnUnmount() {
 	f.drops.stop()
 	f.stopCommitting()
+	f.copies.destroy()
 }
 
 // Close frees what nobody can use any more and makes everything durable. It is called after the last request. With an error, what

@@ -17,6 +17,9 @@ import (
 // mountSource marks the mounts of these tests in /proc/self/mountinfo.
 const mountSource = "encfsrun-fs-test"
 
+// volumeSource marks those of a volume that is served by hand: the guard of a test run beside must not abort them.
+const volumeSource = "encfsrun-fs-volume"
+
 // The variables through which a test binary that was started again learns what it is to be.
 const (
 	childVariable     = "ENCFSRUN_FS_TEST_CHILD"     // one of children

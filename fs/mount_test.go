@@ -21,6 +21,7 @@ type mountOptions struct {
 	flags  uintptr // of mount(2), beside nosuid and nodev
 	wrap   func(*FS) fuse.RawFileSystem
 	blocks func(*guarded.Cache) Blocks
+	alone  bool // one worker
 }
 
 // mounted is a mount that is gone when the test ends.
@@ -30,6 +31,7 @@ type mounted struct {
 	cache *guarded.Cache
 	serve *Server
 	ended chan struct{}
+	pages chan []byte // what the kernel sent of its page cache
 
 	finish func() error // closes a volume
 	gone   bool
@@ -75,7 +77,11 @@ func openMount(dir string, maxRead int, flags uintptr, extra string) (*os.File, 
 	}
 	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=%d,group_id=%d,default_permissions,max_read=%d%s",
 		fd, os.Geteuid(), os.Getegid(), maxRead, extra)
-	if err := unix.Mount(mountSource, dir, "fuse."+fsName, flags, options); err != nil {
+	source := mountSource
+	if extra != "" {
+		source = volumeSource
+	}
+	if err := unix.Mount(source, dir, "fuse."+fsName, flags, options); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("mounting: %w", err)
 	}
@@ -86,7 +92,7 @@ func openMount(dir string, maxRead int, flags uintptr, extra string) (*os.File, 
 func mount(t testing.TB, src *model, o mountOptions) *mounted {
 	t.Helper()
 	f, cache, budget := newFS(t, src, o)
-	m := &mounted{dir: t.TempDir(), fs: f, cache: cache, ended: make(chan struct{})}
+	m := &mounted{dir: t.TempDir(), fs: f, cache: cache, ended: make(chan struct{}), pages: make(chan []byte)}
 	dev, err := openMount(m.dir, MaxRead(budget), restricted|o.flags, "")
 	if err != nil {
 		t.Fatal(err)
@@ -95,10 +101,11 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 	if o.wrap != nil {
 		raw = o.wrap(f)
 	}
-	if m.serve, err = newServer(dev, raw, MaxRead(budget), f.capabilities()); err != nil {
+	if m.serve, err = newServer(dev, pollable{raw}, MaxRead(budget), f.capabilities()); err != nil {
 		unix.Unmount(m.dir, unix.MNT_DETACH)
 		t.Fatal(err)
 	}
+	m.serve.loop.retrieved, m.serve.loop.full = m.retrieved, o.alone
 	go func() {
 		defer close(m.ended)
 		m.serve.Serve()
@@ -150,12 +157,46 @@ func (m *mounted) unmount(t testing.TB) {
 	}
 }
 
+// pollName is a file of every mount of these tests that no listing shows, and pollInode its number.
+const (
+	pollName  = ".poll"
+	pollInode = ^uint64(0) - 1
+)
+
+// pollable is a file system that has that file.
+type pollable struct{ fuse.RawFileSystem }
+
+func (p pollable) attach(k kernel) { p.RawFileSystem.(interface{ attach(kernel) }).attach(k) }
+
+func (p pollable) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if name != pollName {
+		return p.RawFileSystem.Lookup(cancel, h, name, out)
+	}
+	out.NodeId, out.AttrValid = pollInode, validSeconds
+	out.Attr = fuse.Attr{Ino: pollInode, Mode: unix.S_IFREG | 0o444, Nlink: 1}
+	return fuse.OK
+}
+
+func (p pollable) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.NodeId != pollInode {
+		return p.RawFileSystem.Open(cancel, in, out)
+	}
+	out.OpenFlags = fuse.FOPEN_NOFLUSH
+	return fuse.OK
+}
+
+func (p pollable) Forget(ino, n uint64) {
+	if ino != pollInode {
+		p.RawFileSystem.Forget(ino, n)
+	}
+}
+
 // forgoPoll lets the kernel ask for FUSE_POLL once, in a system call that Go's scheduler knows to be blocking, and learn that
 // there is none. Otherwise the runtime's own epoll_ctl would ask, on a thread that it does not replace: this process would wait
 // for itself. Only a process that serves its own mount needs this.
 func (m *mounted) forgoPoll(t testing.TB) {
 	t.Helper()
-	fd, err := unix.Open(m.path(".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(m.path(pollName), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,7 +135,11 @@ func (f *FS) openFlags() uint32 {
 	if f.opts.PageCache {
 		return fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	}
-	return fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	flags := uint32(fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH)
+	if f.store != nil {
+		flags |= fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	}
+	return flags
 }
 
 // truncateOpen is O_TRUNC.
@@ -157,7 +161,7 @@ func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	ino := tree.Ino(in.NodeId)
 	flush, drop := f.files.release(ino, writes(in.Flags))
 	if flush && f.store != nil {
-		f.flushClosed(ino)
+		f.flushClosed(&in.InHeader)
 	}
 	if drop && !f.opts.PageCache {
 		f.drops.push(ino)
@@ -167,10 +171,12 @@ func (f *FS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // flushClosed flushes a file that nobody writes any more, unless it has no name: then it is about to go. A failure is told by the
 // next sync.
-func (f *FS) flushClosed(ino tree.Ino) {
+func (f *FS) flushClosed(h *fuse.InHeader) {
+	ino := tree.Ino(h.NodeId)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, orphan := f.orphans[ino]; !orphan && f.dirty.files[ino] != nil {
+		f.waits(h)
 		f.flush(ino)
 	}
 }
@@ -187,7 +193,7 @@ func (f *FS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 		return fuse.EACCES
 	}
 	ino := tree.Ino(in.NodeId)
-	if err := f.settle(ino); err != nil {
+	if err := f.settle(&in.InHeader); err != nil {
 		return inodeErrno(err)
 	}
 	a, err := f.src.Attr(ino)

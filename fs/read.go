@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and go-fuse adds two.
-	maxPieces = 1022
-	// idleReplies is how many replies are kept to be used again, about a kilobyte each: go-fuse has 16 readers at most.
-	idleReplies = 16
+	// maxPieces is how many slices one reply may have: writev(2) takes 1024 (UIO_MAXIOV), and the header is one.
+	maxPieces = 1023
+	// idleReplies is how many replies are kept to be used again, about a kilobyte each.
+	idleReplies = maxWorkers
 	// zeroRun is the length of zeros in bytes.
 	zeroRun = 64 << 10
 )
@@ -23,7 +23,7 @@ const (
 // zeros is what holes are read as. It is never written, so it costs no memory.
 var zeros [zeroRun]byte
 
-// Read answers with slices of pinned blocks. The buffer that go-fuse offers lies on the heap and is left alone.
+// Read answers with slices of pinned blocks. A buffer that is offered is left alone: go-fuse's own lie on the heap.
 //
 // A READ that names no lock owner fills the page cache (mmap, execve); those of read(2), by direct I/O, name one.
 func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
@@ -31,20 +31,20 @@ func (f *FS) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult
 		return nil, fuse.EACCES
 	}
 	ino := tree.Ino(in.NodeId)
-	if in.ReadFlags&fuse.READ_LOCKOWNER == 0 {
+	if in.ReadFlags&fuse.READ_LOCKOWNER == 0 && !f.opts.PageCache {
 		f.files.markCached(ino)
 	}
 	if in.Offset > tree.MaxSize {
 		return nil, fuse.EINVAL
 	}
 	r := f.newReply()
-	if err := r.load(ino, int64(in.Offset), int(in.Size)); err != nil {
+	if err := r.load(&in.InHeader, int64(in.Offset), int(in.Size)); err != nil {
 		r.Done()
 		return nil, f.readErrno(ino, err)
 	}
 	f.noteAccess(ino, in.Flags)
 	if r.size == 0 {
-		r.Done() // go-fuse may not say when it is done with a result of size 0
+		r.Done() // go-fuse's own server may not say when it is done with a result of size 0
 		return nothing{}, fuse.OK
 	}
 	return r, fuse.OK
@@ -66,6 +66,7 @@ type reply struct {
 	numbers []uint64      // the distinct blocks of spans
 	pins    []guarded.Pin // one for each of numbers
 	slices  [][]byte      // into pins and zeros
+	copied  bool          // it lies in fs.copies, which is locked
 }
 
 // Size returns the length of the reply in bytes.
@@ -80,13 +81,22 @@ func (r *reply) Bytes([]byte) ([]byte, fuse.Status) { return nil, fuse.EIO }
 
 // Done unpins the blocks: the reply was written.
 func (r *reply) Done() {
-	r.fs.blocks.Release(r.pins)
-	clear(r.slices)
-	r.size, r.spans, r.numbers, r.pins, r.slices = 0, r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
+	r.reset()
 	select {
 	case r.fs.replies <- r:
 	default: // enough are kept
 	}
+}
+
+// reset makes the reply empty.
+func (r *reply) reset() {
+	r.fs.blocks.Release(r.pins)
+	if r.copied {
+		r.fs.copies.put()
+	}
+	clear(r.slices)
+	r.size, r.copied = 0, false
+	r.spans, r.numbers, r.pins, r.slices = r.spans[:0], r.numbers[:0], r.pins[:0], r.slices[:0]
 }
 
 // newReply returns an empty reply.
@@ -100,14 +110,39 @@ func (f *FS) newReply() *reply {
 }
 
 // load makes the reply to a read of n bytes from off on. With an error, Done is still to be called.
-func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
+func (r *reply) load(h *fuse.InHeader, off int64, n int) (err error) {
 	for {
-		if err = r.pin(ino, off, n); !errors.Is(err, vault.ErrMoved) {
-			break
+		if err = r.try(h, off, n); !errors.Is(err, vault.ErrMoved) {
+			return err
 		}
-		r.spans, r.numbers = r.spans[:0], r.numbers[:0]
+		r.reset()
 	}
-	if err != nil {
+}
+
+// try is load where no cleaner moves what is in a block between finding it and reading it: vault.ErrMoved.
+func (r *reply) try(h *fuse.InHeader, off int64, n int) (err error) {
+	ino := tree.Ino(h.NodeId)
+	if r.spans, err = r.fs.spans(h, off, n, r.spans); err != nil {
+		return err
+	}
+	pieces, total := 0, 0
+	for _, s := range r.spans {
+		pieces, total = pieces+1, total+s.Len
+		if s.Hole {
+			pieces += s.Len / zeroRun
+			continue
+		}
+		if r.find(s.Block) < 0 {
+			r.numbers = append(r.numbers, s.Block)
+		}
+	}
+	if total > n {
+		return fmt.Errorf("inode %d: %d bytes for a read of %d bytes", ino, total, n)
+	}
+	if pieces > maxPieces || len(r.numbers) > r.fs.blocks.MaxRequest() {
+		return r.copy(h, total)
+	}
+	if err = r.acquire(h); err != nil {
 		return err
 	}
 	for _, s := range r.spans {
@@ -115,28 +150,20 @@ func (r *reply) load(ino tree.Ino, off int64, n int) (err error) {
 			return err
 		}
 	}
-	if r.size > n || len(r.slices) > maxPieces {
-		return fmt.Errorf("inode %d: %d bytes in %d pieces for a read of %d bytes", ino, r.size, len(r.slices), n)
-	}
 	return nil
 }
 
-// pin finds the blocks and pins them. Between the two a cleaner may have moved what is in them: vault.ErrMoved.
-func (r *reply) pin(ino tree.Ino, off int64, n int) (err error) {
-	if r.spans, err = r.fs.spans(ino, off, n, r.spans); err != nil {
-		return err
+// acquire pins the blocks, and lets others be read meanwhile if they are not there.
+func (r *reply) acquire(h *fuse.InHeader) (err error) {
+	if len(r.numbers) == 0 {
+		return nil
 	}
-	for _, s := range r.spans {
-		if s.Hole {
-			continue
-		}
-		if r.find(s.Block) < 0 {
-			r.numbers = append(r.numbers, s.Block)
-		}
+	var there bool
+	if r.pins, there = r.fs.blocks.TryAcquire(r.numbers, r.pins); there {
+		return nil
 	}
-	if len(r.numbers) > 0 {
-		r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins)
-	}
+	r.fs.waits(h)
+	r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins)
 	return err
 }
 
@@ -159,14 +186,23 @@ func (r *reply) add(s vault.Span) error {
 		r.size += s.Len
 		return nil
 	}
+	b, err := r.bytes(s)
+	if err != nil {
+		return err
+	}
+	r.slices = append(r.slices, b)
+	r.size += s.Len
+	return nil
+}
+
+// bytes returns the bytes of a span where they lie, in a block that is pinned.
+func (r *reply) bytes(s vault.Span) ([]byte, error) {
 	data := r.pins[r.find(s.Block)].Bytes()
 	if s.At < 0 || s.Len < 0 || s.At > len(data) || s.Len > len(data)-s.At {
-		return &vault.IntegrityError{
+		return nil, &vault.IntegrityError{
 			Object: fmt.Sprintf("block %d", s.Block),
 			Detail: fmt.Sprintf("holds %d bytes, not %d at %d", len(data), s.Len, s.At),
 		}
 	}
-	r.slices = append(r.slices, data[s.At:s.At+s.Len])
-	r.size += s.Len
-	return nil
+	return data[s.At : s.At+s.Len], nil
 }

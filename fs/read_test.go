@@ -66,6 +66,49 @@ func TestReads(t *testing.T) {
 	}
 }
 
+// TestManyPieces reads files that lie in more pieces than one writev(2) takes, and in more blocks than one request may pin.
+func TestManyPieces(t *testing.T) {
+	m := newModel()
+	want := map[string][]byte{}
+	for name, apart := range map[string]bool{"pieces": false, "blocks": true} {
+		n := &node{data: m.random(150_000, false)}
+		n.attr.Size = uint64(len(n.data))
+		for off := 0; off < len(n.data); off += 50 {
+			if off%1000 == 0 {
+				clear(n.data[off : off+50])
+				n.layout = append(n.layout, vault.Span{Len: 50, Hole: true})
+				continue
+			}
+			if apart && off%500 == 0 {
+				m.at = vault.PlainSize // a block of its own
+			}
+			m.lay(n, n.data[off:off+50])
+		}
+		m.put(tree.Root, name, unix.S_IFREG, n)
+		want[name] = n.data
+	}
+	mnt := mount(t, m, mountOptions{budget: 4 << 20})
+	var wg sync.WaitGroup
+	for name, data := range want {
+		for range 3 {
+			wg.Go(func() {
+				for range 5 {
+					if got, err := os.ReadFile(mnt.path(name)); err != nil || !bytes.Equal(got, data) {
+						t.Errorf("%s: read %d bytes, %v; equal %v", name, len(got), err, bytes.Equal(got, data))
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	c := &mnt.fs.copies
+	c.mu.Lock() // the last reply has been sent, but may not be wiped yet
+	defer c.mu.Unlock()
+	if b := c.memory.Bytes(); len(b) == 0 || !isZero(b) {
+		t.Errorf("the buffer for copies has %d bytes; all zero: %v", len(b), isZero(b))
+	}
+}
+
 // forgetful wipes blocks as soon as they are released.
 type forgetful struct {
 	*guarded.Cache

@@ -1,14 +1,12 @@
 package fs
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"os"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"encfsrun/fs/vault"
 )
@@ -17,9 +15,10 @@ import (
 const fsName = "encfsrun"
 
 const (
-	// maxRead is the largest request in bytes, a compromise: each costs a round trip, and go-fuse keeps a buffer of this size
-	// for each reader.
-	maxRead = 128 << 10
+	// maxRead is the largest READ in bytes.
+	maxRead = 1 << 20
+	// maxWrite is the largest WRITE in bytes, a compromise: each costs a round trip, and each worker keeps a buffer of this size.
+	maxWrite = 128 << 10
 	// minRead is the kernel's own least max_read, a page.
 	minRead = 4 << 10
 	// blockContents is how many bytes of a file a block holds at least where the file fills it.
@@ -41,7 +40,9 @@ func MaxRead(budget int64) int {
 }
 
 // Server serves an FS on a mount.
-type Server struct{ fuse *fuse.Server }
+type Server struct {
+	loop *loop
+}
 
 // NewServer takes over dev, the descriptor of /dev/fuse of a mount that exists, and answers the kernel's first request; Serve
 // answers the others. The mount must have the options default_permissions and max_read=maxRead. An FS is for one Server.
@@ -52,15 +53,27 @@ func NewServer(dev *os.File, f *FS, maxRead int) (*Server, error) {
 }
 
 func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, capabilities uint64) (*Server, error) {
-	fd, err := takeOver(dev)
+	d, err := takeOver(dev)
 	if err != nil {
 		return nil, fmt.Errorf("/dev/fuse: %w", err)
 	}
-	s, err := fuse.NewServer(f, fmt.Sprintf("/dev/fd/%d", fd), &fuse.MountOptions{
+	write := min(maxRead, maxWrite)
+	l := &loop{dev: d, fs: f, maxWrite: write, protocol: fuse.NewProtocolServer(f, protocolOptions(write, capabilities))}
+	if err := l.start(maxRead); err != nil {
+		d.close()
+		return nil, fmt.Errorf("the mount does not answer: %w", err)
+	}
+	if a, ok := f.(interface{ attach(kernel) }); ok {
+		a.attach(l)
+	}
+	return &Server{loop: l}, nil
+}
+
+// protocolOptions says what is agreed with the kernel.
+func protocolOptions(maxWrite int, capabilities uint64) *fuse.MountOptions {
+	return &fuse.MountOptions{
 		Name:     fsName,
-		MaxWrite: maxRead, // go-fuse asks for as much in a read as in a write
-		// Replies are written from guarded memory; pipes would add system calls.
-		DisableSplice: true,
+		MaxWrite: maxWrite,
 		// The kernel need not guess from times whether contents changed: they don't.
 		ExplicitDataCacheControl: true,
 		ExtraCapabilities:        capabilities,
@@ -69,39 +82,17 @@ func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, capabilities uin
 		// None of its lines helps a user, and it must never hold a name.
 		Logger:       log.New(io.Discard, "", 0),
 		PanicHandler: failStop,
-	})
-	if err != nil { // go-fuse has closed its copy
-		return nil, fmt.Errorf("the mount does not answer: %w", err)
 	}
-	return &Server{fuse: s}, nil
-}
-
-// takeOver returns a blocking copy of a descriptor and closes the original, so that nobody's finalizer closes it later.
-func takeOver(dev *os.File) (fd int, err error) {
-	defer dev.Close()
-	conn, err := dev.SyscallConn()
-	if err != nil {
-		return -1, err
-	}
-	var copyErr error
-	err = conn.Control(func(old uintptr) {
-		// From 3 on: go-fuse takes 0 for no descriptor.
-		fd, copyErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3)
-	})
-	if err = errors.Join(err, copyErr); err != nil {
-		return -1, err
-	}
-	if err := unix.SetNonblock(fd, false); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // failStop ends the process after a panic in a handler. go-fuse would answer EIO and live on, with locks that nobody unlocks,
 // and guarded memory that memguard may have purged. This is called while the panic unwinds, so the stack that is printed shows
-// where it began.
+// where it began. A handler that is not called through go-fuse ends the process by itself.
 func failStop(value any) fuse.Status { panic(value) }
 
 // Serve answers requests until the kernel lets go of the mount, which is after the last unmount and the last descriptor.
-func (s *Server) Serve() { s.fuse.Serve() }
+func (s *Server) Serve() {
+	s.loop.run()
+	s.loop.fs.OnUnmount()
+	s.loop.dev.close()
+}

@@ -100,7 +100,7 @@ func TestMaxRead(t *testing.T) {
 	for _, budget := range []int64{1 << 20, 2 << 20, 3 << 20, 4 << 20, 5<<20 + 12345, 8 << 20, 64 << 20} {
 		m := newModel()
 		f, cache, _ := newFS(t, m, mountOptions{budget: budget})
-		ino := m.file(1, "f", m.random(1<<20, false))
+		ino := m.file(1, "f", m.random(2<<20, false))
 		n := MaxRead(budget)
 		worst := 0
 		for off := int64(0); off < 64<<10; off++ {
@@ -119,7 +119,9 @@ func TestMaxRead(t *testing.T) {
 		}
 		cache.Close()
 	}
-	for budget, want := range map[int64]int{4 << 20: 128 << 10, 64 << 20: 128 << 10, 2 << 20: 64 << 10, 512 << 10: minRead, 0: minRead} {
+	for budget, want := range map[int64]int{
+		64 << 20: 1 << 20, 32 << 20: 1 << 20, 4 << 20: 128 << 10, 2 << 20: 64 << 10, 512 << 10: minRead, 0: minRead,
+	} {
 		if got := MaxRead(budget); got != want {
 			t.Errorf("MaxRead(%d) = %d, want %d", budget, got, want)
 		}

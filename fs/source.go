@@ -39,6 +39,8 @@ type Source interface {
 type Blocks interface {
 	// Acquire pins distinct blocks, all or none, and appends them to pins in the order of numbers.
 	Acquire(cancel <-chan struct{}, numbers []uint64, pins []guarded.Pin) ([]guarded.Pin, error)
+	// TryAcquire is Acquire without waiting, or else pins none and returns false.
+	TryAcquire(numbers []uint64, pins []guarded.Pin) ([]guarded.Pin, bool)
 	// Release unpins them and zeroes the Pins.
 	Release(pins []guarded.Pin)
 	// MaxRequest returns how many blocks one Acquire may ask for.

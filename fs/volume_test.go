@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"encfsrun/fs/guarded"
@@ -156,7 +155,7 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 		o.Store = o.store(o.Store)
 	}
 	f := New(opened, cache, o.Options)
-	m := &mounted{dir: dir, fs: f, cache: cache, ended: make(chan struct{})}
+	m := &mounted{dir: dir, fs: f, cache: cache, ended: make(chan struct{}), pages: make(chan []byte)}
 	m.finish = func() error {
 		err := f.Close()
 		cache.Close()
@@ -176,7 +175,7 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.serve, err = newServer(dev, fuse.RawFileSystem(f), MaxRead(o.budget-o.dirty), f.capabilities()); err != nil {
+	if m.serve, err = newServer(dev, pollable{f}, MaxRead(o.budget-o.dirty), f.capabilities()); err != nil {
 		unix.Unmount(dir, unix.MNT_DETACH)
 		return nil, err
 	}

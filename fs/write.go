@@ -38,18 +38,19 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 		n += len(p)
 	}
 	ino := tree.Ino(in.NodeId)
-	if cached {
+	if cached && !f.opts.PageCache {
 		f.files.markCached(ino)
 	}
 	if in.Offset > tree.MaxSize || uint64(n) > tree.MaxSize-in.Offset {
 		return 0, efbig
 	}
 	if n > 0 {
-		if err := f.write(ino, in.Offset, n, data, in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0); err != nil {
+		if err := f.write(&in.InHeader, ino, in.Offset, n, data, in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0); err != nil {
 			return 0, inodeErrno(err)
 		}
 	}
 	if in.Flags&oSync != 0 {
+		f.waits(&in.InHeader)
 		if err := f.Sync(); err != nil {
 			return 0, errno(err)
 		}
@@ -57,7 +58,7 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 	return uint32(n), fuse.OK
 }
 
-func (f *FS) write(ino tree.Ino, off uint64, n int, data [][]byte, unprivileged bool) error {
+func (f *FS) write(h *fuse.InHeader, ino tree.Ino, off uint64, n int, data [][]byte, unprivileged bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	a, err := f.regular(ino)
@@ -76,7 +77,7 @@ func (f *FS) write(ino tree.Ino, off uint64, n int, data [][]byte, unprivileged 
 	}
 	a.Size = max(a.Size, off+uint64(n))
 	f.pend(a)
-	return f.keep(ino, off, data)
+	return f.keep(h, ino, off, data)
 }
 
 // regular returns the attributes of a regular file.

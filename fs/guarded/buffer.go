@@ -46,6 +46,17 @@ func NewBuffer(size int) (*Buffer, error) {
 	return b, nil
 }
 
+// NewIOBuffer returns a zeroed buffer of size bytes, rounded up to pages, that
+// begins on a page and that the kernel reads and writes in place. It refuses
+// that (EFAULT) for memfd_secret memory, so this is always a memguard buffer. If
+// it can't be locked the error is a *LockError.
+func NewIOBuffer(size int) (*Buffer, error) {
+	if size <= 0 {
+		return nil, fmt.Errorf("a guarded buffer of %d bytes can't be made", size)
+	}
+	return newSlabBuffer(roundUp(size, os.Getpagesize()))
+}
+
 // newSlabBuffer makes a Buffer of a memguard slab, or returns a *LockError.
 func newSlabBuffer(size int) (*Buffer, error) {
 	s, err := newSlab(size)

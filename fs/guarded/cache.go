@@ -120,6 +120,33 @@ func (c *Cache) Acquire(cancel <-chan struct{}, numbers []uint64, pins []Pin) ([
 	return pins, nil
 }
 
+// TryAcquire is Acquire for blocks that are all there: it pins them without
+// waiting for anything but the cache's lock. Otherwise it returns false, and
+// has pinned none; also when others wait for memory, who would have to wait
+// longer.
+func (c *Cache) TryAcquire(numbers []uint64, pins []Pin) ([]Pin, bool) {
+	base := len(pins)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed || len(c.queue) > 0 || len(numbers) > c.MaxRequest() {
+		return pins, false
+	}
+	for _, n := range numbers {
+		f := c.index[n]
+		if f == nil || f.state != valid {
+			clear(pins[base:])
+			return pins[:base], false
+		}
+		pins = append(pins, Pin{f})
+	}
+	for _, p := range pins[base:] {
+		c.pin(p.f)
+		p.f.recent = true
+	}
+	c.counts.hits += uint64(len(numbers))
+	return pins, true
+}
+
 // settle returns when every block of a request is valid, or with the first
 // error and the pins released, as also after a panic of the loader. It loads those that nobody has begun to load, and then waits for those
 // that others do, who never wait for anybody while they load: no circle.
