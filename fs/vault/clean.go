@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -35,11 +36,12 @@ func (s *Session) Reclaim() (bool, error) {
 	if s.garbage() < 2*s.checkpointSize() {
 		return false, nil
 	}
-	space, err := s.Space()
+	space, err := s.v.fsys.Space(s.v.path)
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("look for space: %w", bare(err))
 	}
-	freed, err := s.clean(s.worst(0, min(copyAtOnce, space.Free)))
+	room := int64(space.Free) + s.w.ballast.holds() - s.checkpointSize() - deleteRoom
+	freed, err := s.clean(s.worst(0, uint64(min(copyAtOnce, max(0, room))/BlockSize*PayloadSize)))
 	return freed > 0, s.tell(err)
 }
 
@@ -57,7 +59,7 @@ func (s *Session) tell(err error) error {
 // *IntegrityError, after all else was cleaned.
 func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)) (freed int64, err error) {
 	before := s.logBytes()
-	c := &collection{last: s.w.next}
+	c := &collection{last: s.w.next, small: s.small()}
 	var damage error
 	for more := true; more; {
 		if err := ctx.Err(); err != nil {
@@ -81,12 +83,13 @@ func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)
 // collection is a cleaning of the whole log in rounds.
 type collection struct {
 	last        uint64 // block number at which it began: what was written since is not looked at
+	small       uint64 // below this many bytes a segment is small
 	done, total uint64 // bytes of segments that are chosen
 }
 
 // next chooses what one round cleans.
 func (c *collection) next(use []usage) (victims []usage) {
-	use = slices.DeleteFunc(use, func(u usage) bool { return u.segment.header.first >= c.last || !u.dear() })
+	use = slices.DeleteFunc(use, func(u usage) bool { return u.segment.header.first >= c.last || !c.dear(u) })
 	if c.total == 0 {
 		for _, u := range use {
 			c.total += u.segment.size()
@@ -110,9 +113,9 @@ type usage struct {
 }
 
 // dear says whether a segment is worth to be cleaned for good: a fifth of it is dead, or it is small.
-func (u usage) dear() bool {
+func (c *collection) dear(u usage) bool {
 	size := u.segment.size()
-	return u.live*BlockSize/PayloadSize < size/5*4 || size < maxSegmentSize/8
+	return u.live*BlockSize/PayloadSize < size/5*4 || size < c.small
 }
 
 // worst chooses what to clean so that the log comes down to what is live, half as much again and a slack: what is dead, and then
@@ -126,10 +129,10 @@ func (s *Session) worstOf(use []usage, slack, limit uint64) (victims []usage) {
 		return cmp.Or(cmp.Compare(a.live*b.segment.size(), b.live*a.segment.size()), cmp.Compare(a.segment.header.number, b.segment.header.number))
 	})
 	log, want := s.logBytes(), s.liveBytes()*3/2+slack
-	many := len(use) - fewSegments/2
+	many := len(use) - fewSegments/2 - int(2*log/s.segmentBytes())
 	var copied uint64
 	for _, u := range use {
-		size, small := u.segment.size(), u.segment.size() < maxSegmentSize/8
+		size, small := u.segment.size(), u.segment.size() < s.small()
 		enough := log <= want && (many <= 0 || !small)
 		if u.live > 0 && (enough || copied+u.live > limit || !small && u.live > size/10*9) {
 			continue
@@ -164,5 +167,9 @@ func (s *Session) tooLong(slack uint64) bool {
 	s.v.mu.RLock()
 	segments := len(s.v.segs)
 	s.v.mu.RUnlock()
-	return log > 2*s.liveBytes()+slack+uint64(s.checkpointSize()) || segments > fewSegments+int(log/maxSegmentSize)
+	return log > 2*s.liveBytes()+slack+uint64(s.checkpointSize()) || segments > fewSegments+int(2*log/s.segmentBytes())
 }
+
+// segmentBytes is how large this session's segments are when they are full; small, below which one is small.
+func (s *Session) segmentBytes() uint64 { return headerSize + s.w.limit*BlockSize }
+func (s *Session) small() uint64        { return s.segmentBytes() / 8 }

@@ -153,7 +153,7 @@ func (b *ballast) remove() {
 func (s *Session) Reserve(n int64, removes bool) error {
 	want := s.promised + n
 	want += want/PayloadSize*(BlockSize-PayloadSize) + 4*BlockSize // as blocks; a commit pads its own and the one before
-	err := s.w.ballast.hold(want + s.checkpointSize() + deleteRoom)
+	err := s.w.ballast.hold(want + s.checkpointSize() + deleteRoom + s.cleanRoom())
 	if errors.Is(err, ErrNoSpace) && removes && s.w.ballast.holds() >= want+s.checkpointSize() {
 		err = nil
 	}
@@ -162,6 +162,9 @@ func (s *Session) Reserve(n int64, removes bool) error {
 	}
 	return err
 }
+
+// cleanRoom is set aside so that on a full disk a segment can be cleaned.
+func (s *Session) cleanRoom() int64 { return int64(s.w.limit * BlockSize) }
 
 // RecordOverhead is what a record takes at most beside names, values and contents, in bytes.
 const RecordOverhead = 128
@@ -191,7 +194,7 @@ func (s *Session) Space() (disk.Space, error) {
 		return space, err
 	}
 	held := s.w.ballast.holds()
-	keep := s.checkpointSize() + deleteRoom + s.promised + 4*BlockSize
+	keep := s.checkpointSize() + deleteRoom + s.cleanRoom() + s.promised + 4*BlockSize
 	free := int64(space.Free) + held - keep
 	space.Free = uint64(max(0, free)) / BlockSize * (PayloadSize - 256)
 	return space, nil

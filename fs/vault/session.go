@@ -3,6 +3,7 @@ package vault
 import (
 	"errors"
 	"fmt"
+	"path"
 	"time"
 
 	"encfsrun/fs/vault/record"
@@ -37,6 +38,8 @@ func (v *Vault) Begin() (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	w.limit = v.segmentLimit()
+	w.left = w.limit
 	w.committed = func(m commitMark, chain Root) { v.noteCommit(w.session, m, chain) }
 	w.adopt = func() { v.adopt(&w.appender) }
 	w.warn = func(err error) {
@@ -52,6 +55,17 @@ func (v *Vault) Begin() (*Session, error) {
 		v: v, w: w, sequence: v.state.last.sequence, now: time.Now,
 		since: v.tail.next - min(v.tail.next, v.state.since),
 	}, nil
+}
+
+// segmentLimit is how many blocks a segment takes, fewer on a small disk: a segment that is partly live can only be cleaned into
+// free space.
+func (v *Vault) segmentLimit() uint64 {
+	const least, parts = 32, 64
+	space, err := v.fsys.Space(path.Join(v.path, logDir))
+	if err != nil {
+		return MaxSegmentBlocks
+	}
+	return min(MaxSegmentBlocks, max(least, space.Total/parts/BlockSize))
 }
 
 // change applies a record to the tree and, if the tree takes it, to the log.
