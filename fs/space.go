@@ -10,8 +10,8 @@ import (
 const (
 	// recordSize is what a record takes in bytes, rounded up, without names, values and contents.
 	recordSize = vault.RecordOverhead
-	// promiseLimit is how many bytes are promised before they are committed without anybody asking: what is promised is kept from
-	// others until then, although most of it has long taken its place.
+	// promiseLimit is how many bytes are promised before they are committed without anybody asking, and the log is looked after:
+	// what is promised is kept from others until then, although most of it has long taken its place.
 	promiseLimit = 64 << 20
 )
 
@@ -28,6 +28,9 @@ func (f *FS) reserveFor(records, bytes int, removes bool) error {
 	n += n / record.MaxChunk * recordSize // long contents are more than one record
 	if f.promised > promiseLimit {
 		if _, err := f.prepare(); err != nil {
+			return err
+		}
+		if err := f.noteLoss(f.store.Maintain()); err != nil { // who writes faster than the log is cleaned waits for it
 			return err
 		}
 	}
