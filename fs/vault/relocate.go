@@ -195,14 +195,13 @@ func (s *Session) letGo() (gone []*segment) {
 }
 
 // removeDead unlinks what is older than the newest checkpoint, which is durable, and not named by it; what a crash has left of an
-// earlier cleaning too.
+// earlier cleaning too. It need not be durable: a file that comes back is ignored, and goes with the next cleaning.
 func (s *Session) removeDead() error {
 	dir := path.Join(s.v.path, logDir)
 	names, err := s.v.fsys.List(dir)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", dir, bare(err))
 	}
-	removed := false
 	segs := s.v.segments()
 	for _, name := range names {
 		n := parseSegmentName(name)
@@ -212,13 +211,6 @@ func (s *Session) removeDead() error {
 		if err := s.v.fsys.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove %s: %w", segmentObject(s.v.path, n), bare(err))
 		}
-		removed = true
-	}
-	if !removed {
-		return nil
-	}
-	if err := s.v.fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, bare(err))
 	}
 	return nil
 }
