@@ -45,6 +45,13 @@ func (o *openFiles) isOpen(ino tree.Ino) bool {
 	return o.files[ino].opens > 0
 }
 
+// isWritten says whether somebody has a file open for writing.
+func (o *openFiles) isWritten(ino tree.Ino) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.files[ino].writers > 0
+}
+
 // release ends an open. It says whether it was the last one for writing, and whether the file is to be queued for dropping its page
 // cache.
 func (o *openFiles) release(ino tree.Ino, writer bool) (flush, queue bool) {

@@ -72,6 +72,9 @@ func (f *FS) checkSetAttr(in *fuse.SetAttrIn, a *tree.Attr) error {
 			return errNotPermitted
 		}
 	}
+	if in.Valid&changesAttr == 0 && a.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 && !isDir(a.Mode) && !f.mayClear(in, a) {
+		return errNotPermitted
+	}
 	if in.Valid&fuse.FATTR_SIZE != 0 {
 		switch {
 		case isDir(a.Mode):
@@ -86,6 +89,16 @@ func (f *FS) checkSetAttr(in *fuse.SetAttrIn, a *tree.Attr) error {
 		return tree.ErrInvalid
 	}
 	return nil
+}
+
+// mayClear says whether a request that names no attribute may clear setuid. It is chown(f, -1, -1), for which that is refused to
+// all but the owner and root, by us alone; or the kernel does it before the contents change, for somebody who has the file open.
+func (f *FS) mayClear(in *fuse.SetAttrIn, a *tree.Attr) bool {
+	owner := a.UID
+	if f.opts.Owner != nil {
+		owner = f.opts.Owner.UID
+	}
+	return in.InHeader.Uid == 0 || in.InHeader.Uid == owner || f.files.isWritten(a.Ino)
 }
 
 // apply makes the changes that are attributes alone.
@@ -105,8 +118,11 @@ func (f *FS) apply(in *fuse.SetAttrIn, a *tree.Attr) {
 	if clearsPrivileges(in, a) && in.Valid&fuse.FATTR_MODE == 0 {
 		dropSetID(a)
 	}
-	// ftruncate(2) always sets the time of modification, truncate(2) where the size changes; the kernel sends it with neither.
-	if in.Valid&fuse.FATTR_SIZE != 0 && (in.Size != a.Size || in.Valid&fuse.FATTR_FH != 0) {
+	// ftruncate(2) always sets times, truncate(2) where the size changes; the kernel sends them with neither.
+	if in.Valid&fuse.FATTR_SIZE != 0 {
+		if in.Size == a.Size && in.Valid&(changesAttr|fuse.FATTR_FH) == fuse.FATTR_SIZE {
+			return
+		}
 		a.Mtime = t
 	}
 	if in.Valid&fuse.FATTR_ATIME != 0 {

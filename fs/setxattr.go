@@ -104,10 +104,7 @@ func (f *FS) removeXattr(ino tree.Ino, name string) error {
 		return err
 	}
 	err := f.store.RemoveXattr(ino, name)
-	if errors.Is(err, tree.ErrNoXattr) && (name == accessACL || name == defaultACL) {
-		return nil // there is no ACL, as was wanted
-	}
-	if err != nil {
+	if noACL := errors.Is(err, tree.ErrNoXattr) && (name == accessACL || name == defaultACL); err != nil && !noACL {
 		return err
 	}
 	f.touch(ino, inodeChanged, now())
