@@ -2,7 +2,10 @@ package fs
 
 import (
 	"fmt"
+	"os/exec"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -74,34 +77,67 @@ func BenchmarkHandlers(b *testing.B) {
 	}
 }
 
-// BenchmarkMount measures through the kernel.
+// BenchmarkMount measures through the kernel, with programs of their own, alone, four at once, and beside two that want all
+// there is of the processors. cpu-ns/op is what the server took of them.
 func BenchmarkMount(b *testing.B) {
 	m := newModel()
 	const size = 8 << 20
-	m.file(tree.Root, "f", m.random(size, false))
+	m.file(tree.Root, "large", m.random(size, false))
+	m.file(tree.Root, "module", m.random(20_000, false))
 	mnt := mount(b, m, mountOptions{budget: 64 << 20, flags: unix.MS_RDONLY})
-	fd := opened(b, mnt.path("f"))
-	for _, n := range []int{4 << 10, 128 << 10, 1 << 20} {
-		b.Run(fmt.Sprintf("read-%dK", n>>10), func(b *testing.B) {
-			buf := make([]byte, n)
-			b.SetBytes(int64(n))
-			b.ReportAllocs()
-			off := 0
-			for b.Loop() {
-				if k, err := unix.Pread(fd, buf, int64(off)); k != n || err != nil {
-					b.Fatalf("read %d bytes, %v", k, err)
-				}
-				off = (off + n) % (size - n)
-			}
+	for _, what := range []string{"ioctl", "open", "module", "read-4K", "read-128K", "read-1M"} {
+		b.Run(what, func(b *testing.B) { mnt.clients(b, what, 1) })
+	}
+	for _, what := range []string{"ioctl", "module", "read-128K"} {
+		b.Run(what+"/four", func(b *testing.B) { mnt.clients(b, what, 4) })
+	}
+	for _, what := range []string{"ioctl", "module", "read-128K"} {
+		b.Run(what+"/hogs", func(b *testing.B) {
+			stop := hogs(b, 2)
+			mnt.clients(b, what, 1)
+			stop()
 		})
 	}
-	b.Run("open-close", func(b *testing.B) {
-		for b.Loop() {
-			fd, err := unix.Open(mnt.path("f"), unix.O_RDONLY, 0)
-			if err != nil {
-				b.Fatal(err)
-			}
-			unix.Close(fd)
+}
+
+// clients lets n programs do something b.N times each, and reports how long once took a program.
+func (m *mounted) clients(b *testing.B, what string, n int) {
+	var before, after unix.Rusage
+	unix.Getrusage(unix.RUSAGE_SELF, &before)
+	took := make([]time.Duration, n)
+	var wait sync.WaitGroup
+	for i := range n {
+		wait.Go(func() {
+			out := run(b, "client", what, m.dir, fmt.Sprint(b.N))
+			took[i], _ = time.ParseDuration(out)
+		})
+	}
+	wait.Wait()
+	unix.Getrusage(unix.RUSAGE_SELF, &after)
+	var all time.Duration
+	for _, t := range took {
+		all += t
+	}
+	cpu := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+	b.ReportMetric(float64(all.Nanoseconds())/float64(n*b.N), "ns/op")
+	b.ReportMetric(float64(cpu)/float64(n*b.N), "cpu-ns/op")
+}
+
+// hogs starts n programs that want a processor each.
+func hogs(b *testing.B, n int) (stop func()) {
+	b.Helper()
+	var list []*exec.Cmd
+	for range n {
+		hog := child("hog")
+		if err := hog.Start(); err != nil {
+			b.Fatal(err)
 		}
-	})
+		list = append(list, hog)
+	}
+	return func() {
+		for _, hog := range list {
+			hog.Process.Kill()
+			hog.Wait()
+		}
+	}
 }

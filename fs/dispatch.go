@@ -5,6 +5,8 @@ import (
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"encfsrun/fs/guarded"
 )
 
 // Numbers of requests, out of linux/fuse.h.
@@ -251,12 +253,15 @@ func read(w *worker) {
 	w.replyPieces(status, pieces)
 }
 
+// write wipes the contents that it brought as soon as the file system has them, before the program goes on.
 func write(w *worker, in *fuse.WriteIn, out *fuse.WriteOut) (status fuse.Status) {
 	w.pieces[0] = w.in[size[fuse.WriteIn]():]
 	if len(w.pieces[0]) != int(in.Size) {
 		return fuse.EIO
 	}
 	out.Size, status = w.fs.Writev(nil, in, w.pieces[:])
+	guarded.Wipe(w.pieces[0])
+	w.in = w.in[:size[fuse.WriteIn]()] // the rest is wiped
 	return status
 }
 

@@ -312,6 +312,28 @@ func (halfway) GetAttr(_ <-chan struct{}, _ *fuse.GetAttrIn, out *fuse.AttrOut) 
 	return fuse.EIO
 }
 
+// TestContentsAreWiped lets a handler see what a WRITE brings, and looks that it is gone when the reply is there.
+func TestContentsAreWiped(t *testing.T) {
+	f, _, dir := benchTree(t)
+	c := &changeRecorder{FS: f}
+	w := newWire(t, c)
+	contents := bytes.Repeat([]byte{3}, maxWrite)
+	in := fuse.WriteIn{InHeader: header(opWrite, dir), Size: maxWrite}
+	n := copy(w.buf, bytesOf(&in))
+	w.take(n + copy(w.buf[n:], contents))
+	w.serve()
+	if !isZero(w.buf[n : n+maxWrite]) {
+		t.Error("the contents are still there after the reply")
+	}
+	w.wipe()
+	if reply := w.send(t, bytesOf(&in), contents); len(reply) != 2*(outHeader+size[fuse.WriteOut]()) || at[fuse.WriteOut](reply[outHeader:]).Size != maxWrite {
+		t.Errorf("replies %q", reply)
+	}
+	if want := fmt.Sprintf("write %d 0 %d %d", dir, maxWrite, 3*maxWrite); len(c.list) != 2 || c.list[0] != want || c.list[1] != want {
+		t.Errorf("the file system got %q, want twice %q", c.list, want)
+	}
+}
+
 // TestFailuresAreWiped lets handlers fail when a part of the reply is there: it is not sent, and wiped as well.
 func TestFailuresAreWiped(t *testing.T) {
 	f, _, dir := benchTree(t)

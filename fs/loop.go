@@ -25,7 +25,7 @@ const (
 // One worker leads: it reads a request, answers it, reads the next. Handing requests over to others would cost more than most
 // answers do. Whoever has to wait in an answer, for the disk or for guarded memory, hands the lead over first (operation.long,
 // FS.waits), so that others are answered meanwhile; having answered he leads again if nobody does, or is parked. Where requests
-// wait in the kernel, more workers read, as many as there are processors.
+// wait in the kernel, more workers read, on half of the processors at most: those who ask need the others.
 //
 // The leader does not wait in a read but polls the device for a while, see pace, and then sleeps in poll(2).
 type loop struct {
@@ -35,6 +35,7 @@ type loop struct {
 	maxWrite     int    // bytes that one WRITE brings
 	capabilities uint64 // what was agreed with the kernel
 	born         time.Time
+	processors   int // that this process may use
 
 	pace pace // belongs to the only leader
 
@@ -53,15 +54,15 @@ type loop struct {
 // start answers the first request, INIT, and makes the first worker. The mount must exist.
 func (l *loop) start(maxRead int) error {
 	l.born = time.Now()
-	l.pace.off = runtime.GOMAXPROCS(0) < 2
+	l.processors = runtime.GOMAXPROCS(0)
 	w, err := newWorker(l)
 	if err != nil {
-		return err
+		return fmt.Errorf("the requests of a mount: %w", err)
 	}
 	l.workers = append(l.workers, w)
 	if err := l.hello(w, maxRead); err != nil {
 		w.memory.Destroy()
-		return err
+		return fmt.Errorf("the mount does not answer: %w", err)
 	}
 	return nil
 }
@@ -148,7 +149,7 @@ func (l *loop) next(w *worker) int {
 // await polls for a request, and sleeps if none comes soon; even then there may be none (EAGAIN).
 func (l *loop) await(w *worker) (n int, errno unix.Errno) {
 	began := l.now()
-	polled := l.pace.pays(began)
+	polled := l.pace.pays(began) && w.callers.count() < l.processors
 	for last := began; polled; {
 		n, errno = l.dev.read(w.buf[:w.limit])
 		now := l.now()
@@ -210,7 +211,7 @@ func (l *loop) surplus(w *worker) bool {
 func (l *loop) help() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.leaders < runtime.GOMAXPROCS(0) {
+	if l.leaders < l.processors/2 {
 		l.promote()
 	}
 }
@@ -268,15 +269,22 @@ func (l *loop) end(w *worker) {
 	}
 	for _, busy := range l.workers {
 		if busy.passed.Load() {
-			l.cancel(busy.unique.Load())
+			l.all.Go(func() { l.cancel(busy) })
 		}
 	}
 }
 
-// cancel lets the ProtocolServer interrupt a handler, as if the kernel had asked for it.
-func (l *loop) cancel(unique uint64) {
+// cancel lets the ProtocolServer interrupt what a worker passed on, as if the kernel had asked for it. It may have to ask again,
+// when that has only just been passed on.
+func (l *loop) cancel(w *worker) {
+	unique := w.unique.Load()
 	in := fuse.InterruptIn{InHeader: fuse.InHeader{Length: uint32(size[fuse.InterruptIn]()), Opcode: opInterrupt}, Unique: unique}
-	l.protocol.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{make([]byte, smallReply)})
+	for w.passed.Load() && w.unique.Load() == unique {
+		if n, _ := l.protocol.HandleRequest([][]byte{bytesOf(&in)}, [][]byte{make([]byte, smallReply)}); n == 0 {
+			return // it was found
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // find returns the worker that has a request, or nil.

@@ -133,6 +133,48 @@ func TestMoreRequestsThanWorkers(t *testing.T) {
 	}
 }
 
+// busy is a file system whose look-ups take some time of a processor, and that knows how many it answers at once.
+type busy struct {
+	*FS
+	now, most atomic.Int64
+}
+
+func (b *busy) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if n := b.now.Add(1); n > b.most.Load() {
+		b.most.Store(n)
+	}
+	for began := time.Now(); time.Since(began) < time.Millisecond; {
+	}
+	b.now.Add(-1)
+	return b.FS.Lookup(cancel, h, name, out)
+}
+
+// TestBacklog lets requests wait in the kernel: then more than one worker reads, and when it is over one again.
+func TestBacklog(t *testing.T) {
+	b := &busy{}
+	mnt := mount(t, newModel(), mountOptions{processors: 4, wrap: func(f *FS) fuse.RawFileSystem { b.FS = f; return b }})
+	var wait sync.WaitGroup
+	for w := range 8 {
+		wait.Go(func() {
+			for i := range 50 {
+				if err := unix.Lstat(mnt.path(fmt.Sprint(w, i)), &unix.Stat_t{}); err != unix.ENOENT {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if n := b.most.Load(); n != 2 {
+		t.Errorf("%d look-ups were answered at once, want 2", n)
+	}
+	l := mnt.serve.loop
+	eventually(t, "one worker leads", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.leaders == 1 && len(l.parked) == len(l.workers)-1
+	})
+}
+
 // TestOneWorker serves where no second buffer can be locked.
 func TestOneWorker(t *testing.T) {
 	m := newModel()

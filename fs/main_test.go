@@ -138,6 +138,8 @@ var children = map[string]func(args []string) error{
 	"guard":   childGuard,
 	"hello":   func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
 	"mmap":    childMmap,
+	"client":  childClient,
+	"hog":     childHog,
 	"serve":   childServe,
 	"volume":  childVolume,
 	"sandbox": childSandbox,

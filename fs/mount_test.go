@@ -22,6 +22,8 @@ type mountOptions struct {
 	wrap   func(*FS) fuse.RawFileSystem
 	blocks func(*guarded.Cache) Blocks
 	alone  bool // one worker
+	// processors, unless 0, is how many the loop is to think there are.
+	processors int
 }
 
 // mounted is a mount that is gone when the test ends.
@@ -106,6 +108,9 @@ func mount(t testing.TB, src *model, o mountOptions) *mounted {
 		t.Fatal(err)
 	}
 	m.serve.loop.retrieved, m.serve.loop.full = m.retrieved, o.alone
+	if o.processors > 0 {
+		m.serve.loop.processors = o.processors
+	}
 	go func() {
 		defer close(m.ended)
 		m.serve.Serve()

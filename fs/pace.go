@@ -1,6 +1,9 @@
 package fs
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// pollFor is how long the device is polled after a request at most, if others are expected: longer than a program takes that
@@ -18,15 +21,15 @@ const (
 	shortPause, longPause = 2 * time.Millisecond, 250 * time.Millisecond
 )
 
-// pace decides whether the next request is worth polling for. A reader that sleeps in poll(2) costs the program 10 to 20 µs for
+// pace decides whether the next request is worth polling for. A reader that sleeps in poll(2) costs the program 10 to 40 µs for
 // each request: the kernel has to wake it, often on a processor that has gone to sleep itself. A reader that looks again and again
 // sees the request at once, but takes a processor. So it looks only while requests come close together, for pollFor at most, and not
 // where others need the processor: its looking in vain several times in a row (the program that should ask waits for this very
-// processor), or being torn away while it looks, ends the polling for a while, and each time for a longer one.
+// processor), or being torn away while it looks, ends the polling for a while, and each time for a longer one. Nor is there any
+// polling where as many threads ask as there are processors, see callers.
 //
 // Times are those of a clock that begins anywhere. It is not safe for concurrent use: one worker at a time polls.
 type pace struct {
-	off    bool // never poll: there is one processor
 	near   int
 	vain   int
 	pause  time.Duration // the next while without polling
@@ -35,7 +38,31 @@ type pace struct {
 
 // pays says whether to poll now.
 func (p *pace) pays(now time.Duration) bool {
-	return !p.off && p.near >= enough && now >= p.resume
+	return p.near >= enough && now >= p.resume
+}
+
+// callers are the threads that made the last requests. Each of them wants a processor when it has been answered.
+type callers struct {
+	pids [8]uint32
+	next int
+}
+
+// add notes a request; those that the kernel makes on its own have pid 0.
+func (c *callers) add(pid uint32) {
+	if pid != 0 {
+		c.pids[c.next%len(c.pids)] = pid
+		c.next++
+	}
+}
+
+// count returns how many there are.
+func (c *callers) count() (n int) {
+	for i, pid := range c.pids {
+		if pid != 0 && !slices.Contains(c.pids[:i], pid) {
+			n++
+		}
+	}
+	return n
 }
 
 // caught notes that a request came while the device was polled.

@@ -77,7 +77,16 @@ func TestPaceTornAway(t *testing.T) {
 	if p.torn(now); p.resume-now != shortPause {
 		t.Errorf("after a request that came in time, the pause is %v", p.resume-now)
 	}
-	if off := (&pace{off: true, near: nearest}); off.pays(0) {
-		t.Error("polled on the only processor")
+}
+
+func TestCallers(t *testing.T) {
+	var c callers
+	for i, step := range []struct {
+		pid  uint32
+		want int
+	}{{7, 1}, {7, 1}, {0, 1}, {8, 2}, {7, 2}, {9, 3}, {9, 3}, {9, 3}, {9, 3}, {9, 3}, {9, 3}, {9, 2}, {9, 1}, {0, 1}, {8, 2}} {
+		if c.add(step.pid); c.count() != step.want {
+			t.Errorf("after %d requests: %d callers, want %d", i+1, c.count(), step.want)
+		}
 	}
 }

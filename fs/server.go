@@ -15,9 +15,9 @@ import (
 const fsName = "encfsrun"
 
 const (
-	// maxRead is the largest READ in bytes.
+	// maxRead is the largest READ in bytes, the kernel's own limit (256 pages): each costs a round trip, and none needs a buffer.
 	maxRead = 1 << 20
-	// maxWrite is the largest WRITE in bytes, a compromise: each costs a round trip, and each worker keeps a buffer of this size.
+	// maxWrite is the largest WRITE in bytes, a compromise: each costs a round trip, and each worker has a buffer of this size.
 	maxWrite = 128 << 10
 	// minRead is the kernel's own least max_read, a page.
 	minRead = 4 << 10
@@ -28,7 +28,7 @@ const (
 )
 
 // MaxRead returns the largest read request in bytes, a power of two, for a budget of guarded memory in bytes. It is to be given
-// as max_read=… to mount(2) and to NewServer: 128 KiB from 3 MiB on. A file that lies in one piece then needs no more blocks for
+// as max_read=… to mount(2) and to NewServer: 128 KiB from 3 MiB on, 1 MiB from 18 MiB on. A file that lies in one piece then needs no more blocks for
 // a read than one request may take, since it meets one more block than it could fill.
 func MaxRead(budget int64) int {
 	blocks := budget / requestShare / vault.BlockSize
@@ -61,7 +61,7 @@ func newServer(dev *os.File, f fuse.RawFileSystem, maxRead int, capabilities uin
 	l := &loop{dev: d, fs: f, maxWrite: write, protocol: fuse.NewProtocolServer(f, protocolOptions(write, capabilities))}
 	if err := l.start(maxRead); err != nil {
 		d.close()
-		return nil, fmt.Errorf("the mount does not answer: %w", err)
+		return nil, err
 	}
 	if a, ok := f.(interface{ attach(kernel) }); ok {
 		a.attach(l)

@@ -27,6 +27,8 @@ type worker struct {
 	buf    []byte // memory's
 	limit  int    // bytes of buf that a request may take
 
+	callers callers
+
 	leads  bool          // it reads the device; else it answers its last request, or is parked
 	wake   chan struct{} // ends its being parked
 	streak int           // requests that were there already when it looked
@@ -76,11 +78,15 @@ func (w *worker) take(n int) {
 }
 
 // wipe wipes request and reply.
-func (w *worker) wipe() { guarded.Wipe(w.buf[:min(w.dirty, len(w.buf))]) }
+func (w *worker) wipe() {
+	guarded.Wipe(w.in)
+	guarded.Wipe(w.buf[w.base:min(w.dirty, len(w.buf))])
+}
 
 // serve answers the request.
 func (w *worker) serve() {
 	h := w.header()
+	w.callers.add(h.Pid)
 	w.passed.Store(false)
 	w.unique.Store(h.Unique)
 	var o operation
