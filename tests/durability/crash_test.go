@@ -8,6 +8,8 @@ const (
 	// How often CI cuts the power of each subject, and kills its daemon; a soak does both many times as often.
 	cuts  = 12
 	kills = 15
+	// mostCareless bounds what a writer that does not fsync writes.
+	mostCareless = 200
 )
 
 // TestPowerCut cuts the power of the disk that each subject lies on, under its writers.
@@ -21,6 +23,24 @@ func TestPowerCut(t *testing.T) {
 func TestKill(t *testing.T) {
 	for _, s := range peers() {
 		t.Run(s.name, func(t *testing.T) { crashes(t, s, daemonKilled, rounds(kills)) })
+	}
+}
+
+// TestPowerCutAfterSync lets writers write without fsync, and cuts the power when everything was synced, or unmounted.
+func TestPowerCutAfterSync(t *testing.T) {
+	for _, s := range append([]subject{ext4}, peers()...) {
+		for how, settle := range map[string]func(filesystem) error{"sync": filesystem.sync, "unmount": filesystem.unmount} {
+			t.Run(s.name+" "+how, func(t *testing.T) {
+				sum := &tally{}
+				tr := newTrial(t, s, newExt4(t, ext4Size), sum)
+				for range rounds(2) {
+					if !tr.crashSettled(settle) {
+						break
+					}
+				}
+				t.Logf("%s: %v", s.name, sum)
+			})
+		}
 	}
 }
 
@@ -52,7 +72,7 @@ func TestTheHarnessSeesLosses(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			sum := &tally{}
 			tr := newTrial(t, careless, newExt4(t, ext4Size), sum)
-			tr.crash(powerCut, manner{careless: []string{k.name}, mostCareless: 200})
+			tr.crash(powerCut, manner{careless: []string{k.name}, mostCareless: mostCareless})
 			if f := sum.of(k.name); f.Lost == 0 {
 				t.Errorf("records of %s were reported unsynced, and none was lost: the power cut is none", k.name)
 			}

@@ -102,10 +102,7 @@ func (d *disk) powerOn() {
 // sync writes everything to the device.
 func (d *disk) sync() {
 	d.t.Helper()
-	dir, err := os.Open(d.dir)
-	must(d.t, err)
-	defer dir.Close()
-	must(d.t, unix.Syncfs(int(dir.Fd())))
+	must(d.t, syncfs(d.dir))
 }
 
 // load puts something useless of a size in bytes on the disk; unload makes room again.

@@ -66,6 +66,11 @@ func (e *encfsrun) mount() error {
 	return err
 }
 
+func (e *encfsrun) sync() error {
+	_, err := e.run("sync", e.dir)
+	return err
+}
+
 // unmount returns when the daemon has ended, as the command promises.
 func (e *encfsrun) unmount() error {
 	_, err := e.run("umount", e.dir)

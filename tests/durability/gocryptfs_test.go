@@ -47,6 +47,9 @@ func (g *gocryptfs) mount() error {
 	return err
 }
 
+// sync is what users of it have: the kernel does not hand syncfs(2) to a FUSE file system, but its disk knows it.
+func (g *gocryptfs) sync() error { return errors.Join(syncfs(g.dir), syncfs(g.disk.dir)) }
+
 func (g *gocryptfs) unmount() error {
 	defer func() { g.pid = 0 }()
 	return ends(g.pid, func(int) error {

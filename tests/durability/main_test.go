@@ -4,7 +4,8 @@
 // (subject_test.go) keeps a tree: ext4 itself, gocryptfs, encfsrun. Four writers (kinds_test.go, writer_test.go), each a process
 // of its own, put records with checksums and sequence numbers into it, in old directories and new ones, under short names and
 // long ones, and report a record over a pipe only after fsync of file and directory. Then the disk is shut down without a flush,
-// or the daemon is killed. After the remount a further process (verify_test.go) looks for every record that was reported.
+// or the daemon is killed, or the disk runs full. After the remount a further process (verify_test.go) looks for every record
+// that was reported. Writers that do not fsync show what sync, an unmount, and an accepted write on a full disk are worth.
 //
 //	lost    reported, and gone, or back at an older state
 //	torn    reported, and other bytes than were written

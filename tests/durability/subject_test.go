@@ -20,7 +20,9 @@ type filesystem interface {
 	create() error
 	// mount makes the tree appear at path, also after a crash.
 	mount() error
-	// unmount ends it in the way that loses nothing.
+	// sync returns when everything that was accepted is durable.
+	sync() error
+	// unmount ends it in the way that loses nothing: when it returns, everything is durable.
 	unmount() error
 	// kill ends the daemon as a crash does, and returns when it is gone. Without a daemon it does nothing.
 	kill() error
@@ -59,10 +61,17 @@ func newPlain(_ *testing.T, d *disk) filesystem { return plain{d} }
 
 func (p plain) create() error  { return os.Mkdir(p.path(), 0o755) }
 func (p plain) mount() error   { return nil }
-func (p plain) unmount() error { return nil }
+func (p plain) sync() error    { return syncfs(p.path()) }
+func (p plain) unmount() error { return p.sync() }
 func (p plain) kill() error    { return nil }
 func (p plain) check() error   { return nil }
 func (p plain) path() string   { return p.disk.path("tree") }
+
+// syncfs is syncfs(2), out of this process.
+func syncfs(dir string) error {
+	_, err := command(nil, "sync", "-f", dir)
+	return err
+}
 
 // patience bounds everything that has to come to an end.
 const patience = time.Minute

@@ -69,6 +69,27 @@ func (tr *trial) crash(d disaster, how manner) bool {
 	return tr.recover(d)
 }
 
+// crashSettled lets the writers work without fsync and end; the power is cut when the subject has settled.
+func (tr *trial) crashSettled(settle func(filesystem) error) bool {
+	tr.t.Helper()
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	l := startLoad(tr.t, tr.fs.path(), tr.tally.crashes, manner{careless: all, mostCareless: mostCareless})
+	if err := l.records(mostCareless / 2); err != nil {
+		tr.t.Fatal(l.because(err))
+	}
+	batches, _ := l.kill()
+	tr.add(batches)
+	if err := settle(tr.fs); err != nil {
+		tr.problem("settling: %v", err)
+		return false
+	}
+	powerCut.happens(tr)
+	return tr.recover(powerCut)
+}
+
 // recover takes a subject from a disaster to the next mount.
 func (tr *trial) recover(d disaster) bool {
 	tr.t.Helper()
