@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"testing"
 
 	"encfsrun/fs/vault/disk/memdisk"
@@ -32,9 +34,24 @@ func newCrafter(t testing.TB, f *fixture) *crafter {
 	mkdirs(t, c.d)
 	c.must(c.d.Mkdir(testVault, 0o700))
 	c.must(c.d.Mkdir(path.Join(testVault, logDir), 0o700))
-	c.must(writeHeader(c.d, testVault, &Header{VaultID: f.id, Generation: 1, Slots: []keyring.Slot{f.slot}}, f.keys))
+	c.must(writeHeader(c.d, testVault, c.header(), f.keys))
 	c.must(c.d.WriteFile(path.Join(testVault, lockName), nil))
 	return c
+}
+
+func (c *crafter) header() *Header {
+	return &Header{VaultID: c.f.id, Generation: 1, Slots: []keyring.Slot{c.f.slot}}
+}
+
+// clone returns a crafter that goes on from the same log on a disk of its own.
+func (c *crafter) clone(t testing.TB) *crafter {
+	other := *c
+	other.t, other.d, other.content = t, c.d.Clone(), slices.Clone(c.content)
+	other.ids, other.sums = maps.Clone(c.ids), map[uint64][]record.Sum{}
+	for number, sums := range c.sums {
+		other.sums[number] = slices.Clone(sums)
+	}
+	return &other
 }
 
 func (c *crafter) must(err error) {
