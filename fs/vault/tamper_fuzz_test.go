@@ -14,7 +14,7 @@ import (
 // that it is not a vault or too new.
 func FuzzHeader(f *testing.F) {
 	x := newFixture(f)
-	h := Header{VaultID: x.id, Generation: 3, Slots: []keyring.Slot{x.slot}}
+	h := Header{VaultID: x.ID, Generation: 3, Slots: []keyring.Slot{x.Slot}}
 	good, err := h.encode(fmt.Sprintf("%064x", 7))
 	if err != nil {
 		f.Fatal(err)
