@@ -255,6 +255,24 @@ func TestPromptSignals(t *testing.T) {
 	}
 }
 
+// TestPromptNohup: a signal that the caller ignores does not end a prompt.
+func TestPromptNohup(t *testing.T) {
+	cmd := childCommand(t, "read", askingSource)
+	cmd.Path, cmd.Args = "/usr/bin/nohup", []string{"nohup", fmt.Sprintf("/proc/%d/exe", os.Getpid())}
+	p := startOnPTY(t, cmd)
+	p.expect(`: `)
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGCONT} {
+		if err := p.cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.expect(`: `) // the second was handled, and so would the first have been
+	p.enter("secret\n")
+	if got := p.outcome().passphrase(t); got != "secret" {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestPromptPanic(t *testing.T) {
 	cmd := childCommand(t, "read-panic", askingSource)
 	in, err := cmd.StdinPipe()

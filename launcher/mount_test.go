@@ -17,6 +17,8 @@ import (
 	fusefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"encfsrun/internal/testkit"
 )
 
 // testHelper in the environment makes this test binary one of the processes
@@ -24,6 +26,7 @@ import (
 const testHelper = "LAUNCHER_MOUNT_TEST_HELPER"
 
 func init() {
+	testkit.QuickExits()
 	if len(os.Args) > 1 && os.Args[1] == ProbeCommand {
 		os.Exit(ProbeMain(os.Args[2:]))
 	}

@@ -127,6 +127,18 @@ func testSignals(t *testing.T) {
 	}
 }
 
+// testNohup: the program inherits what the launcher's caller ignores.
+func testNohup(t *testing.T) {
+	binary, err := os.Readlink("/proc/self/exe")
+	must(t, err)
+	out, err := exec.Command("/usr/bin/nohup", binary, "role-launch", "/bin/grep", "SigIgn", "/proc/self/status").Output()
+	var ignored uint64
+	fmt.Sscanf(string(out), "SigIgn: %x", &ignored)
+	if err != nil || ignored&(1<<(unix.SIGHUP-1)) == 0 {
+		t.Errorf("%v, the program says %q", err, out)
+	}
+}
+
 // roleIgnore ignores what asks it to end.
 func roleIgnore([]string) int {
 	signal.Ignore(unix.SIGTERM, unix.SIGINT)
@@ -403,7 +415,11 @@ func testHundredRuns(t *testing.T) {
 	}
 	run(t, launcher.Options{}, "true") // what the runtime keeps open from now on
 	fds, _ := count()
-	for i := range 100 {
+	runs := 100
+	if testing.Short() {
+		runs = 10
+	}
+	for i := range runs {
 		if r := run(t, launcher.Options{MaxRead: oddRead}, "true"); r.failure != nil || r.Code != 0 {
 			t.Fatalf("run %d: %v, %v", i, r.Status, r.failure)
 		}

@@ -7,9 +7,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
-	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -57,26 +54,6 @@ func execute(args []string) int {
 type exitStatus struct{ code int }
 
 func (e *exitStatus) Error() string { return "ended" }
-
-// cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount call
-// release when they have a mount, for their own rules: a signal to a run is its program's, and so is the status. One that came
-// before that is not lost: when release returns, it has cancelled the command's context.
-func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (release func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if s, ok := <-signals; ok {
-			cancel(&signalError{s.(syscall.Signal)})
-		}
-	}()
-	return sync.OnceFunc(func() {
-		signal.Stop(signals) // nothing is sent to it any more
-		close(signals)
-		<-ended
-	})
-}
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{

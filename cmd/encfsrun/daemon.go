@@ -124,7 +124,7 @@ func (d *daemon) listen(gone func()) <-chan attachment {
 // open asks for the passkey, opens the vault and takes the guarded memory. Ctrl-C at the prompt, and the end of the launcher,
 // end it.
 func (d *daemon) open(ctx context.Context) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, heeded(syscall.SIGTERM, syscall.SIGHUP)...)
 	defer stop()
 	if d.unlocked, err = d.app.unlock(ctx, d.config.Vault, d.config.Source); err != nil {
 		return d.asGiven(err)

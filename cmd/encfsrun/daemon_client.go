@@ -207,7 +207,7 @@ func (d *daemonClient) Kill() { d.cmd.Process.Kill() }
 // a daemon that was stopped must not make its launcher deaf too.
 func (d *daemonClient) hurry(ended <-chan struct{}) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer signal.Stop(signals)
 	late := time.NewTimer(endTime)
 	defer late.Stop()

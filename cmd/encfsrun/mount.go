@@ -120,7 +120,7 @@ func (a *app) attachMount(ctx context.Context, daemon *daemonClient, vaultPath, 
 // It unmounts its own mount only: after umount -l and a mount of another vault at dir, dir is that one's.
 func (a *app) hold(ctx context.Context, daemon *daemonClient, dir, device string) error {
 	signals := make(chan os.Signal, 4)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer signal.Stop(signals)
 	if a.releaseSignals(); ctx.Err() != nil {
 		select {

@@ -161,7 +161,7 @@ func leftover(s *story) error {
 // create makes the story's vault.
 func (s *story) create(fill func(*Session) error) error {
 	var failed error
-	_, err := Create(s.fsys, testVault, s.f.keys, []keyring.Slot{s.f.slot}, s.machine.options(s.through, &failed), func(w *Session) error {
+	_, err := Create(s.fsys, testVault, s.f.Keys, []keyring.Slot{s.f.Slot}, s.machine.options(s.through, &failed), func(w *Session) error {
 		w.w.limit, w.w.left = s.limit, s.limit
 		err := fill(w)
 		if err == nil {
@@ -242,7 +242,7 @@ func (s *story) rekey(by int) error {
 	err = u.ChangeSlots(s.fsys, s.machine.pinsAt(s.through), func(now []keyring.Slot) ([]keyring.Slot, error) {
 		next := now[:len(now)+min(by, 0)]
 		if by > 0 {
-			slot, err := keyring.NewMachineSlot(s.f.id, s.f.master.Bytes(), s.f.machine)
+			slot, err := keyring.NewMachineSlot(s.f.ID, s.f.Master.Bytes(), s.f.Machine)
 			if err != nil {
 				return nil, err
 			}
