@@ -54,7 +54,6 @@ type check struct {
 	name string
 	pair pair
 	rt   *rapid.T
-	last map[string]*entry
 }
 
 func (w *randomWorld) run(rt *rapid.T) {

@@ -31,7 +31,6 @@ type options struct {
 	work      string
 	encfsrun  string
 	self      string // this binary, which does some of the work as a process of its own
-	writable  bool   // encfsrun mounts vaults for writing
 	only      string
 	json      bool
 	write     bool

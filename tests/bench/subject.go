@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"os/exec"
 	"path/filepath"
 )
 
@@ -52,9 +50,6 @@ func copyAndSync(flag, src, dst string) []command {
 
 func subjects(o options) []subject {
 	list := []subject{plainSubject(), gocryptfsSubject(), floorSubject(o.self, floorDirect, "off"), floorSubject(o.self, floorCached, "on")}
-	if !o.writable {
-		return append(list, encfsrunSubject(o.encfsrun))
-	}
 	direct, cached := encfsrunSubject(o.encfsrun), encfsrunSubject(o.encfsrun)
 	cached.name = oursCached
 	cached.run = nil // it has no other mode
@@ -140,12 +135,6 @@ func (s *subject) setPageCache(mode string) {
 		return command{encfsrun, "mount", "-q", "--page-cache", mode, "--passkey-file", s.path("machine"), s.path("vault"), s.mountpoint()}
 	}
 	s.umount = func(s *store) command { return command{encfsrun, "umount", s.mountpoint()} }
-}
-
-// mountsWritable asks an encfsrun whether it mounts vaults for writing.
-func mountsWritable(encfsrun string) bool {
-	help, err := exec.Command(encfsrun, "mount", "--help").Output()
-	return err == nil && bytes.Contains(help, []byte("--page-cache"))
 }
 
 // quote makes a path one word for sh.

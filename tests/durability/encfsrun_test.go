@@ -9,9 +9,6 @@ import (
 	"testing"
 )
 
-// writableMounts says that encfsrun mounts vaults for writing: it is then a subject everywhere here.
-const writableMounts = false
-
 // encfsrun is the product, as users run it: the vault and the pins lie on one disk, and meet the same end. A vault that came back
 // as it was before what a pin knows would be refused.
 type encfsrun struct {

@@ -45,13 +45,11 @@ var ext4 = subject{name: "ext4", make: newPlain, losesNothing: true}
 
 // peers are the subjects with a daemon.
 func peers() []subject {
-	list := []subject{{name: "gocryptfs", make: newGocryptfs, daemon: true}}
-	if writableMounts {
-		list = append(list,
-			subject{name: "encfsrun", make: newEncfsrun, daemon: true, losesNothing: true, leavesWhole: true},
-			subject{name: "encfsrun with the page cache", make: newCachedEncfsrun, daemon: true, losesNothing: true, leavesWhole: true})
+	return []subject{
+		{name: "gocryptfs", make: newGocryptfs, daemon: true},
+		{name: "encfsrun", make: newEncfsrun, daemon: true, losesNothing: true, leavesWhole: true},
+		{name: "encfsrun with the page cache", make: newCachedEncfsrun, daemon: true, losesNothing: true, leavesWhole: true},
 	}
-	return list
 }
 
 // plain is the disk's own file system.
