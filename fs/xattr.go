@@ -1,6 +1,9 @@
 package fs
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"encfsrun/fs/vault/tree"
@@ -45,6 +48,9 @@ func (f *FS) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32
 	names, err := f.src.ListXattr(tree.Ino(h.NodeId))
 	if err != nil {
 		return 0, inodeErrno(err)
+	}
+	if h.Uid != 0 { // names too are told to nobody else
+		names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "trusted.") })
 	}
 	size := 0
 	for _, name := range names {
