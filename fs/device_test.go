@@ -10,22 +10,32 @@ import (
 	"encfsrun/fs/vault/tree"
 )
 
-// asked counts look-ups.
+// asked counts look-ups, and says what size files have.
 type asked struct {
 	*FS
-	n *atomic.Int64
+	n    *atomic.Int64
+	size *atomic.Uint64
 }
 
 func (a asked) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	a.n.Add(1)
-	return a.FS.Lookup(cancel, h, name, out)
+	status := a.FS.Lookup(cancel, h, name, out)
+	out.Size = a.size.Load()
+	return status
+}
+
+func (a asked) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	status := a.FS.GetAttr(cancel, in, out)
+	out.Size = a.size.Load()
+	return status
 }
 
 // TestNotifications tells the kernel to forget names and attributes, and sees that it asks again.
 func TestNotifications(t *testing.T) {
 	m := newModel()
 	f := m.file(tree.Root, "f", []byte("content"))
-	a := asked{n: new(atomic.Int64)}
+	a := asked{n: new(atomic.Int64), size: new(atomic.Uint64)}
+	a.size.Store(7)
 	var dev *device
 	t.Cleanup(func() { // after the unmount
 		if status := dev.InodeNotify(uint64(f), 0, 0); status != fuse.EBADF {
@@ -63,7 +73,7 @@ func TestNotifications(t *testing.T) {
 			t.Errorf("%s: the kernel looked up %d times after it, want once", c.what, n-before)
 		}
 	}
-	m.nodes[f].attr.Size = 3
+	a.size.Store(3)
 	if st := stat("f"); st.Size != 7 {
 		t.Errorf("before InodeNotify the size is %d", st.Size)
 	}
@@ -73,7 +83,6 @@ func TestNotifications(t *testing.T) {
 	if st := stat("f"); st.Size != 3 {
 		t.Errorf("after InodeNotify the size is %d", st.Size)
 	}
-	m.nodes[f].attr.Size = 7
 	if status := dev.InodeNotify(12345, 0, 0); status != fuse.ENOENT {
 		t.Errorf("InodeNotify of an inode that the kernel does not know: %v", status)
 	}

@@ -1,26 +1,40 @@
 // Package fs is the mounted file system: requests of the kernel come in, and replies go out straight from guarded memory.
 //
-// An [FS] answers the FUSE protocol (go-fuse's fuse.RawFileSystem) for a tree that never changes. It holds no tree of its own:
-// names, attributes and the places of contents come from a [Source], an open vault, and decrypted blocks from a [Blocks], the
-// guarded cache. A node id is the vault's inode number; numbers are never reused, so the generation is always 0.
+// An [FS] answers the FUSE protocol (go-fuse's fuse.RawFileSystem) for a tree that never changes, and a [Server] reads the requests
+// of a mount and lets it answer. An FS holds no tree of its own: names, attributes and the places of contents come from a [Source],
+// an open vault, and decrypted blocks from a [Blocks], the guarded cache. A node id is the vault's inode number; numbers are never reused, so the generation is always 0.
+//
+// # A request
+//
+// Requests are read by a loop of this package (loop.go, device.go), not by go-fuse's server: that reads each on the heap, copies
+// names and small payloads around, and takes 10 to 20 µs longer, because it wakes another reader before it answers and is woken for
+// each request itself. go-fuse is used for the structures of the protocol, and its ProtocolServer for requests that are rare and
+// bring neither names nor contents (dispatch.go).
+//
+// A worker reads a request into its own guarded buffer, calls the handler, sends the reply, wipes both, and reads the next. Then it
+// polls the device for a moment before it sleeps, where that pays (pace.go). Handlers are quick as a rule. One that waits, for the
+// disk or for guarded memory, says so before (FS.waits), and another worker reads meanwhile: so no handler may wait unsaid for
+// anything that takes another request to happen. There are 16 workers at most; if all wait, requests wait in the kernel.
+//
+// What a handler is given lies in the buffer and must not be kept. No handler may send a notification: the kernel may wait in it
+// for a request that nobody would read.
 //
 // # A read
 //
 // READ → Source.Spans (which bytes of which blocks) → Blocks.Acquire (all distinct blocks at once, first come first served) → a
 // reply whose slices point into the pinned blocks → one writev(2) to /dev/fuse → Done, which lets the pins go. Nothing is copied
-// through the heap, and holes come from one page run of zeros. go-fuse calls Done after the write only for a result that has
-// Slices; a result of size 0 may never get Done, so it has no pins. Interrupts are not obeyed: like on a local disk a read ends
-// when it ends, for EINTR would reach programs that don't expect it from a file, and a page fault as SIGBUS. A read is cut at the
-// end of the file and nowhere else, since short reads are taken for the end of a file; [MaxRead] is the size at which a request
-// always finds room in the cache.
+// through the heap, and holes come from one page run of zeros. What lies in too many pieces for that is copied together in guarded
+// memory (copies.go). Interrupts are not obeyed: like on a local disk a read ends when it ends, for EINTR would reach programs that
+// don't expect it from a file, and a page fault as SIGBUS. A read is cut at the end of the file and nowhere else, since short reads
+// are taken for the end of a file; [MaxRead] is the size at which a request always finds room in the cache.
 //
 // # What the kernel keeps
 //
 // Entries, attributes and the absence of names are cached by the kernel for as long as it likes: nothing changes in a read-only
 // tree. Contents are not: files are opened for direct I/O. What mmap(2) and execve(2) still put into the page cache is
 // invalidated at the last release of the inode, by one goroutine of its own (drop.go), because a notification waits for pages
-// that may wait for a READ. Listings and the targets of symlinks are kept too, unless outsiders are to be refused. Where nothing has an extended attribute,
-// the kernel is told so and asks no more.
+// that may wait for a READ. Listings and the targets of symlinks are kept too, unless outsiders are to be refused. Where nothing has an
+// extended attribute, the kernel is told so and asks no more.
 //
 // # Life of an inode
 //

@@ -60,6 +60,7 @@ type FS struct {
 	dirs    atomic.Int64
 	drops   dropper
 	copies  copies
+	loads   loads
 	replies chan *reply // not in use; a sync.Pool would make new ones after each garbage collection
 	plus    sync.Pool   // of *[]plusEntry
 
@@ -131,7 +132,8 @@ func (f *FS) attach(k kernel) {
 	f.startCommitting()
 }
 
-// waits tells that the handler of a request is about to wait.
+// waits is to be called by the handler of a request that is about to wait: others are read meanwhile. It costs some µs, so not for
+// what takes no longer.
 func (f *FS) waits(h *fuse.InHeader) {
 	if f.kernel != nil {
 		f.kernel.waits(h.Unique)

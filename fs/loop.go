@@ -23,9 +23,10 @@ const (
 // loop reads the requests of a mount and lets an FS answer them.
 //
 // One worker leads: it reads a request, answers it, reads the next. Handing requests over to others would cost more than most
-// answers do. Whoever has to wait in an answer, for the disk or for guarded memory, hands the lead over first (operation.long,
-// FS.waits), so that others are answered meanwhile; having answered he leads again if nobody does, or is parked. Where requests
-// wait in the kernel, more workers read, on half of the processors at most: those who ask need the others.
+// answers do. Whoever is going to wait in an answer, for the disk or for guarded memory, hands the lead over first (operation.long,
+// FS.waits), so that others are answered meanwhile, and from whom waits without having said so it is taken (watch.go). Having
+// answered, he leads again if nobody does, or is parked. Where requests wait in the kernel, more workers read, on half of the
+// processors at most: those who ask need the others.
 //
 // The leader does not wait in a read but polls the device for a while, see pace, and then sleeps in poll(2).
 type loop struct {
@@ -37,7 +38,8 @@ type loop struct {
 	born         time.Time
 	processors   int // that this process may use
 
-	pace pace // belongs to the only leader
+	pace  pace // belongs to the only leader
+	watch watch
 
 	mu      sync.Mutex
 	workers []*worker
@@ -110,7 +112,9 @@ func (l *loop) run() {
 	first := l.workers[0]
 	l.leaders, first.leads = 1, true
 	l.all.Go(first.run)
+	l.watch.begin(l)
 	l.all.Wait()
+	l.watch.end()
 	for _, w := range l.workers {
 		w.memory.Destroy()
 	}
@@ -216,15 +220,14 @@ func (l *loop) help() {
 	}
 }
 
-// handOver sees to it that requests are read while this worker answers one.
-func (l *loop) handOver(w *worker) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !w.leads {
+// handOver sees to it that requests are read while a worker answers one, unless it is not leading any more or has answered.
+func (l *loop) handOver(w *worker, unique uint64) {
+	if !w.led.CompareAndSwap(unique, taken) {
 		return
 	}
-	l.leaders, w.leads = l.leaders-1, false
-	if l.leaders == 0 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leaders--; l.leaders == 0 {
 		l.promote()
 	}
 }
@@ -299,11 +302,10 @@ func (l *loop) find(unique uint64) *worker {
 	return nil
 }
 
-// waits is what a handler calls before it waits for anything but a lock that is held for a moment. It has to be called in the
-// goroutine in which the handler was.
+// waits is what a handler calls before it waits for anything but a lock that is held for a moment.
 func (l *loop) waits(unique uint64) {
 	if w := l.find(unique); w != nil {
-		l.handOver(w)
+		l.handOver(w, unique)
 	}
 }
 

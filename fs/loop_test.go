@@ -133,6 +133,48 @@ func TestMoreRequestsThanWorkers(t *testing.T) {
 	}
 }
 
+// stuck is a file system in which looking up "stuck" waits, and does not say so.
+type stuck struct {
+	*FS
+	begun, let chan struct{}
+}
+
+func (s stuck) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if name == "stuck" {
+		s.begun <- struct{}{}
+		<-s.let
+	}
+	return s.FS.Lookup(cancel, h, name, out)
+}
+
+// TestWaitingUnsaid lets handlers wait that do not say so: others go on all the same. Between them nothing is asked for so long that
+// nobody watches any more.
+func TestWaitingUnsaid(t *testing.T) {
+	m := newModel()
+	for i := range 3 {
+		m.file(m.dir(tree.Root, fmt.Sprint(i)), "stuck", nil)
+	}
+	s := stuck{begun: make(chan struct{}), let: make(chan struct{})}
+	mnt := mount(t, m, mountOptions{wrap: func(f *FS) fuse.RawFileSystem { s.FS = f; return s }})
+	var wait sync.WaitGroup
+	for i := range 3 {
+		eventually(t, "nobody watches", func() bool { return mnt.serve.loop.watch.asleep.Load() })
+		wait.Go(func() {
+			if err := unix.Lstat(mnt.path(fmt.Sprint(i), "stuck"), &unix.Stat_t{}); err != nil {
+				t.Error(err)
+			}
+		})
+		<-s.begun
+		for k := range 10 {
+			if err := unix.Lstat(mnt.path(fmt.Sprint("missing", i, k)), &unix.Stat_t{}); err != unix.ENOENT {
+				t.Error(err)
+			}
+		}
+	}
+	close(s.let)
+	wait.Wait()
+}
+
 // busy is a file system whose look-ups take some time of a processor, and that knows how many it answers at once.
 type busy struct {
 	*FS

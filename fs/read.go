@@ -3,6 +3,8 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -153,7 +155,7 @@ func (r *reply) try(h *fuse.InHeader, off int64, n int) (err error) {
 	return nil
 }
 
-// acquire pins the blocks, and lets others be read meanwhile if they are not there.
+// acquire pins the blocks. If they are not there, and it took long to get such the last times, others are read meanwhile.
 func (r *reply) acquire(h *fuse.InHeader) (err error) {
 	if len(r.numbers) == 0 {
 		return nil
@@ -162,9 +164,31 @@ func (r *reply) acquire(h *fuse.InHeader) (err error) {
 	if r.pins, there = r.fs.blocks.TryAcquire(r.numbers, r.pins); there {
 		return nil
 	}
-	r.fs.waits(h)
+	if r.fs.loads.slow() {
+		r.fs.waits(h)
+	}
+	began := time.Now()
 	r.pins, err = r.fs.blocks.Acquire(nil, r.numbers, r.pins)
+	r.fs.loads.took(time.Since(began))
 	return err
+}
+
+// loads knows how long it took to get blocks that were not there. Out of the page cache, a block is there sooner than another worker.
+type loads struct{ slowFor atomic.Int32 }
+
+const (
+	slowLoad  = 200 * time.Microsecond // of a reader's time, that others would wait for
+	staysSlow = 64                     // such loads, after a slow one
+)
+
+func (l *loads) slow() bool { return l.slowFor.Load() > 0 }
+
+func (l *loads) took(d time.Duration) {
+	if d >= slowLoad {
+		l.slowFor.Store(staysSlow)
+	} else if l.slow() {
+		l.slowFor.Add(-1)
+	}
 }
 
 // find returns the index of a block's number, or -1. Neighbouring spans share blocks, so it looks from the end.

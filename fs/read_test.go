@@ -282,3 +282,22 @@ func TestSmallBudget(t *testing.T) {
 		t.Errorf("after it: %+v", s)
 	}
 }
+
+// TestLoads shows when a reader that needs blocks lets others be read before it gets them.
+func TestLoads(t *testing.T) {
+	var l loads
+	l.took(slowLoad - 1)
+	if l.slow() {
+		t.Error("loads are slow after a quick one")
+	}
+	l.took(slowLoad)
+	for range staysSlow {
+		if !l.slow() {
+			t.Fatal("loads are quick too soon after a slow one")
+		}
+		l.took(1)
+	}
+	if l.took(1); l.slow() {
+		t.Error("loads are slow for ever")
+	}
+}

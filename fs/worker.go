@@ -18,6 +18,9 @@ const (
 	replyAlign = 8
 )
 
+// taken is the number of no request: the lead was taken from a worker while it answered.
+const taken = ^uint64(0)
+
 // worker reads requests, one after the other, and answers them. A request lies at the beginning of its buffer and the reply behind
 // it; both are wiped when the reply was sent, so that the next finds zeros.
 type worker struct {
@@ -29,7 +32,8 @@ type worker struct {
 
 	callers callers
 
-	leads  bool          // it reads the device; else it answers its last request, or is parked
+	leads  bool          // it reads the device, or answers what it read last, as far as it knows
+	led    atomic.Uint64 // the number of the request that it answers while it leads, else 0; or taken
 	wake   chan struct{} // ends its being parked
 	streak int           // requests that were there already when it looked
 
@@ -62,11 +66,17 @@ func newWorker(l *loop) (*worker, error) {
 // run is the life of a worker.
 func (w *worker) run() {
 	for w.leads || w.loop.park(w) {
-		if n := w.loop.next(w); n > 0 {
-			w.take(n)
-			w.serve()
-			w.wipe()
+		n := w.loop.next(w)
+		if n == 0 {
+			continue
 		}
+		w.take(n)
+		unique := w.header().Unique
+		w.led.Store(unique)
+		w.loop.watch.stir()
+		w.serve()
+		w.leads = w.led.CompareAndSwap(unique, 0)
+		w.wipe()
 	}
 }
 
@@ -94,7 +104,7 @@ func (w *worker) serve() {
 		o = operations[h.Opcode]
 	}
 	if o.long {
-		w.loop.handOver(w)
+		w.loop.handOver(w, h.Unique)
 	}
 	switch {
 	case len(w.in) < o.in:
