@@ -36,6 +36,7 @@ func init() {
 }
 
 func TestMain(m *testing.M) {
+	testkit.OwnMounts()
 	testkit.DefaultSignals()
 	os.Exit(m.Run())
 }

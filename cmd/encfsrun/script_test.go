@@ -17,6 +17,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	testkit.OwnMounts()
 	testkit.DefaultSignals()
 	os.Exit(testkit.RunWithProduct(m, &binary))
 }

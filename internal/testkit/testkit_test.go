@@ -19,7 +19,16 @@ var children = map[string]func(){
 		printIgnored()
 	},
 	"no signals": printIgnored,
-	"options":    func() { fmt.Print(os.Getenv("GORACE")) },
+	"mounts": func() {
+		OwnMounts()
+		table, _ := os.ReadFile("/proc/self/mountinfo")
+		own, _ := os.Readlink("/proc/self/ns/mnt")
+		if strings.Contains(string(table), "shared:") || os.Getenv(ownMounts) != "" {
+			own = "not private"
+		}
+		fmt.Print(own)
+	},
+	"options": func() { fmt.Print(os.Getenv("GORACE")) },
 }
 
 // printIgnored starts a process that says which signals it ignores.
@@ -58,6 +67,18 @@ func TestQuickExits(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || strings.Contains(string(out), "atexit_sleep_ms=0") != race {
 		t.Errorf("under the race detector %v: %v, %q", race, err, out)
+	}
+}
+
+// TestOwnMounts: the namespace is another than the caller's, and nothing goes from one to the other.
+func TestOwnMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return
+	}
+	out, err := exec.Command("/proc/self/exe", "mounts").CombinedOutput()
+	own, _ := os.Readlink("/proc/self/ns/mnt")
+	if err != nil || !strings.HasPrefix(string(out), "mnt:[") || string(out) == own {
+		t.Errorf("%v, the child's is %q, this one's %q", err, out, own)
 	}
 }
 

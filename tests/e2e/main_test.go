@@ -23,6 +23,7 @@ var built string
 func TestMain(m *testing.M) {
 	flag.Parse()
 	flag.Set("test.parallel", "4") // much of the time is waiting for disks and for other processes
+	testkit.OwnMounts()
 	testkit.DefaultSignals()
 	os.Exit(testkit.RunWithProduct(m, &built))
 }
