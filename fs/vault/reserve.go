@@ -135,6 +135,16 @@ func (b *ballast) restore() {
 	}
 }
 
+// tidy removes a ballast that a killed process left: what it holds is needed by who cleans a full disk, before anything is reserved.
+// The writer's lock is held, so that nobody's is removed.
+func (b *ballast) tidy() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file == nil {
+		b.fsys.Remove(b.name()) // mostly there is none; whoever needs one will be told why it can't be made
+	}
+}
+
 // remove ends the reservation. The name need not be gone durably: who finds the file removes it.
 func (b *ballast) remove() {
 	b.mu.Lock()
@@ -154,8 +164,8 @@ func (s *Session) Reserve(n int64, removes bool) error {
 	want := s.promised + n
 	want += want/PayloadSize*(BlockSize-PayloadSize) + 4*BlockSize // as blocks; a commit pads its own and the one before
 	err := s.w.ballast.hold(want + s.checkpointSize() + deleteRoom + s.cleanRoom())
-	if errors.Is(err, ErrNoSpace) && removes && s.w.ballast.holds() >= want+s.checkpointSize() {
-		err = nil
+	if errors.Is(err, ErrNoSpace) && removes {
+		err = s.w.ballast.hold(want + s.checkpointSize()) // where it does not hold that yet: the disk was full already when the session began
 	}
 	if err == nil {
 		s.promised += n

@@ -48,6 +48,7 @@ func (v *Vault) Begin() (*Session, error) {
 		}
 	}
 	w.stale = v.options.Stale
+	w.ballast.tidy()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writing = &w.appender

@@ -284,6 +284,38 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
+// TestFullDiskAtTheStart begins sessions on a disk that others have filled: removing works from the first, and what a killed session
+// had set aside is there for the next.
+func TestFullDiskAtTheStart(t *testing.T) {
+	f := newFixture(t)
+	d := newVault(t, f)
+	d.Capacity = 1 << 30
+	other, err := d.Create("/other", 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	space, err := d.Space("/")
+	if err := errors.Join(err, other.Reserve(int64(space.Free)-4<<20)); err != nil {
+		t.Fatal(err)
+	}
+	w := startWriting(t, f, d)
+	if err := w.s.Reserve(1<<20, false); !errors.Is(err, ErrNoSpace) {
+		t.Errorf("what would leave no room for cleaning says %v", err)
+	}
+	if err := w.s.Reserve(4*RecordOverhead, true); err != nil {
+		t.Errorf("nothing can be removed with 4 MiB free: %v", err)
+	}
+	w.v.Close() // killed
+	w.u.Close()
+	w = startWriting(t, f, d)
+	if now, err := d.Space("/"); err != nil || now.Free != 4<<20 {
+		t.Errorf("the next session finds %d bytes free, %v", now.Free, err)
+	}
+	if err := w.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestDiskFailsForGood: what was durable stays, what was written can still be read, and nothing more is taken.
 func TestDiskFailsForGood(t *testing.T) {
 	f := newFixture(t)
