@@ -242,7 +242,7 @@ func (s *Session) Close() error {
 	if s.dirty || s.began == 0 || s.w.err != nil {
 		return s.Abort()
 	}
-	err := s.checkpointIfDue()
+	err := s.tell(s.checkpointIfDue())
 	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
 		var freed uint64
 		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))

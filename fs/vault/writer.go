@@ -280,6 +280,13 @@ func (w *writer) settle(make bool) {
 	guarded.Wipe(b.block(b.blocks))
 }
 
+// broken says whether it has failed for good.
+func (w *writer) broken() bool {
+	w.disk.Lock()
+	defer w.disk.Unlock()
+	return w.err != nil || w.failed != nil
+}
+
 // abort takes back the segments of a session that committed nothing.
 func (w *writer) abort() error {
 	w.wait()
