@@ -56,13 +56,26 @@ func (b *ballast) hold(size int64) error {
 		err = b.file.Reserve(size)
 	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported): // then an append that fails is written anew where the space comes back
+	case errors.Is(err, errors.ErrUnsupported): // NFS before 4.2, 9p, ext3: what is free is all that can be known
+		return b.free(size)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ErrNoSpace
 	case err != nil:
 		return fmt.Errorf("reserve space for %s: %w", b.vault, bare(err))
 	}
 	b.size = size
+	return nil
+}
+
+// free says whether there are so many bytes on a disk that sets none aside. Others may take them, but we don't take twice what is there.
+func (b *ballast) free(size int64) error {
+	s, err := b.fsys.Space(path.Join(b.vault, logDir))
+	if err != nil {
+		return fmt.Errorf("look for space: %w", bare(err))
+	}
+	if s.Free < uint64(size) {
+		return ErrNoSpace
+	}
 	return nil
 }
 

@@ -199,9 +199,21 @@ func TestReadWhatIsNotDurable(t *testing.T) {
 // TestDiskFull fills a disk: what has its space reserved is never refused later, removing works on a full disk, and the session
 // goes on when there is space again.
 func TestDiskFull(t *testing.T) {
+	t.Run("on a disk that sets space aside", func(t *testing.T) { diskFull(t, nil) })
+	t.Run("on one that can't", func(t *testing.T) {
+		diskFull(t, func(op memdisk.Op) error {
+			if op.Kind == memdisk.OpReserve {
+				return errors.ErrUnsupported
+			}
+			return nil
+		})
+	})
+}
+
+func diskFull(t *testing.T, hook func(memdisk.Op) error) {
 	f := newFixture(t)
 	d := newVault(t, f)
-	d.Capacity = 12 << 20
+	d.Capacity, d.Hook = 12<<20, hook
 	w := startWriting(t, f, d)
 	random := rand.New(rand.NewPCG(1, 2))
 	content := make([]byte, 200_000)
