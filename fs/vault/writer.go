@@ -79,6 +79,9 @@ func newWriter(fsys disk.FS, vault string, keys *seal.Keys, generation uint64, t
 	if w.batch, err = newBatch(); err == nil {
 		w.spare, err = newBatch()
 	}
+	if err == nil {
+		w.reopened, err = guarded.NewBuffer(PlainSize)
+	}
 	if err != nil {
 		w.release()
 		return nil, err
