@@ -49,6 +49,12 @@ func (s *Session) checkpointIfDue() error {
 	if log := (s.w.next - s.since) * BlockSize; log <= max(checkpointDistance, s.v.state.tree.Stats().Memory) {
 		return nil
 	}
+	if err := s.Commit(); err != nil {
+		return err
+	}
+	if _, err := s.copyRoom(0); err != nil {
+		return err
+	}
 	return s.Checkpoint()
 }
 

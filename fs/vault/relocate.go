@@ -24,8 +24,12 @@ func (s *Session) clean(choose func([]usage) []usage) (freed uint64, err error) 
 	if err := s.Commit(); err != nil { // first: what is not durable is in no segment yet
 		return 0, err
 	}
+	chosen, err := s.within(choose(s.usage()))
+	if err != nil {
+		return 0, err
+	}
 	victims := map[uint64]bool{}
-	for _, u := range choose(s.usage()) {
+	for _, u := range chosen {
 		victims[u.segment.header.number] = true
 	}
 	damage, err := s.relocate(victims)
@@ -52,7 +56,10 @@ func (s *Session) usage() []usage {
 	for i, x := range segs {
 		use[i].segment = x
 	}
-	s.live(segs, func(i int, p piece) { use[i].live += p.Len })
+	s.live(segs, func(i int, p piece) {
+		use[i].live += p.Len
+		use[i].pieces += p.Len/copyBuffer + 1
+	})
 	return use
 }
 

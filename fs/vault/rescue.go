@@ -40,14 +40,11 @@ func (w *appender) reseal() error {
 	if err := w.makeSegment(false); err != nil {
 		return err
 	}
-	plain, err := guarded.NewBuffer(PlainSize)
-	if err != nil {
-		return err
-	}
-	defer plain.Destroy()
+	plain := w.reopened.Bytes()
+	defer guarded.Wipe(plain)
 	value := w.tail.chain
 	for i := range w.kept {
-		if err := w.resealBlock(i, plain.Bytes(), value); err != nil {
+		if err := w.resealBlock(i, plain, value); err != nil {
 			return err
 		}
 		value = chain(value, chainBlock, w.kept[i].sum.Hash)

@@ -56,13 +56,26 @@ func (b *ballast) hold(size int64) error {
 		err = b.file.Reserve(size)
 	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported): // then an append that fails is written anew where the space comes back
+	case errors.Is(err, errors.ErrUnsupported): // NFS before 4.2, 9p, ext3: what is free is all that can be known
+		return b.free(size)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return ErrNoSpace
 	case err != nil:
 		return fmt.Errorf("reserve space for %s: %w", b.vault, bare(err))
 	}
 	b.size = size
+	return nil
+}
+
+// free says whether there are so many bytes on a disk that sets none aside. Others may take them, but we don't take twice what is there.
+func (b *ballast) free(size int64) error {
+	s, err := b.fsys.Space(path.Join(b.vault, logDir))
+	if err != nil {
+		return fmt.Errorf("look for space: %w", bare(err))
+	}
+	if s.Free < uint64(size) {
+		return ErrNoSpace
+	}
 	return nil
 }
 
@@ -135,6 +148,16 @@ func (b *ballast) restore() {
 	}
 }
 
+// tidy removes a ballast that a killed process left: what it holds is needed by who cleans a full disk, before anything is reserved.
+// The writer's lock is held, so that nobody's is removed.
+func (b *ballast) tidy() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file == nil {
+		b.fsys.Remove(b.name()) // mostly there is none; whoever needs one will be told why it can't be made
+	}
+}
+
 // remove ends the reservation. The name need not be gone durably: who finds the file removes it.
 func (b *ballast) remove() {
 	b.mu.Lock()
@@ -154,8 +177,8 @@ func (s *Session) Reserve(n int64, removes bool) error {
 	want := s.promised + n
 	want += want/PayloadSize*(BlockSize-PayloadSize) + 4*BlockSize // as blocks; a commit pads its own and the one before
 	err := s.w.ballast.hold(want + s.checkpointSize() + deleteRoom + s.cleanRoom())
-	if errors.Is(err, ErrNoSpace) && removes && s.w.ballast.holds() >= want+s.checkpointSize() {
-		err = nil
+	if errors.Is(err, ErrNoSpace) && removes {
+		err = s.w.ballast.hold(want + s.checkpointSize()) // where it does not hold that yet: the disk was full already when the session began
 	}
 	if err == nil {
 		s.promised += n

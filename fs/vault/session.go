@@ -48,6 +48,7 @@ func (v *Vault) Begin() (*Session, error) {
 		}
 	}
 	w.stale = v.options.Stale
+	w.ballast.tidy()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writing = &w.appender
@@ -71,6 +72,9 @@ func (v *Vault) segmentLimit() uint64 {
 // change applies a record to the tree and, if the tree takes it, to the log.
 func (s *Session) change(b []byte) error {
 	s.buf = b
+	if s.w.err != nil {
+		return s.w.err
+	}
 	s.v.mu.Lock()
 	err := apply(s.v.state.tree, record.Type(b[0]), b[record.HeaderSize:])
 	s.v.mu.Unlock() // before the log, which may wait for the disk
@@ -162,6 +166,9 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 	s.dirty = true
 	block, at := w.at()
 	for left := int(n); left > 0; {
+		if w.err != nil {
+			return w.err
+		}
 		room := w.room()
 		room = room[:min(left, len(room))]
 		if err := fill(room); err != nil {
@@ -170,6 +177,9 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 		}
 		w.filled(len(room))
 		left -= len(room)
+	}
+	if w.err != nil { // the bytes are nowhere: the tree must not name them
+		return w.err
 	}
 	defer s.lock()()
 	if err := s.v.state.tree.Map(ino, tree.Extent{Off: off, Len: n, Block: block, At: at}); err != nil {
@@ -232,7 +242,7 @@ func (s *Session) Close() error {
 	if s.dirty || s.began == 0 || s.w.err != nil {
 		return s.Abort()
 	}
-	err := s.checkpointIfDue()
+	err := s.tell(s.checkpointIfDue())
 	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
 		var freed uint64
 		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))
