@@ -21,7 +21,7 @@ type client struct {
 	r      *rand.Rand
 	tree   *shadow
 	looked map[tree.Ino]uint64
-	opens  []handle
+	opens  []openHandle
 
 	expects func(fuse.Status) bool // statuses that a request may be refused with; nil: none
 	large   int                    // one WRITE in so many is large
@@ -36,7 +36,7 @@ type client struct {
 	album    []picture
 }
 
-type handle struct {
+type openHandle struct {
 	ino   tree.Ino
 	flags uint32
 }
@@ -288,7 +288,7 @@ func (c *client) gone(ino tree.Ino) {
 }
 
 func (c *client) isOpen(ino tree.Ino) bool {
-	return slices.ContainsFunc(c.opens, func(h handle) bool { return h.ino == ino })
+	return slices.ContainsFunc(c.opens, func(h openHandle) bool { return h.ino == ino })
 }
 
 // open is OPEN; with O_TRUNC it changes the file.
@@ -307,7 +307,7 @@ func (c *client) open(ino tree.Ino, flags uint32) bool {
 	} else if !c.did(status, changes{ino: modified | inodeChanged}, func() { c.rewritten(ino).resize(0) }) {
 		return false
 	}
-	c.opens = append(c.opens, handle{ino, flags})
+	c.opens = append(c.opens, openHandle{ino, flags})
 	return true
 }
 

@@ -198,7 +198,7 @@ func (c *client) randomCreate() {
 	c.note("create %.20q in %d", name, dir)
 	status := c.fs.Create(nil, &in, name, &out)
 	c.entered(status, dir, name, mode|syscall.S_IFREG, &out.EntryOut, func(n *shade) {
-		c.opens = append(c.opens, handle{n.Ino, in.Flags})
+		c.opens = append(c.opens, openHandle{n.Ino, in.Flags})
 	})
 }
 
@@ -259,7 +259,7 @@ func (c *client) randomTmpfile() {
 	in := fuse.CreateIn{InHeader: c.header(dir), Flags: syscall.O_RDWR, Mode: 0o600}
 	c.note("tmpfile in %d", dir)
 	c.entered(c.fs.Tmpfile(nil, &in, &out), dir, "", syscall.S_IFREG|0o600, &out.EntryOut, func(n *shade) {
-		c.opens = append(c.opens, handle{n.Ino, in.Flags})
+		c.opens = append(c.opens, openHandle{n.Ino, in.Flags})
 	})
 }
 
