@@ -138,14 +138,18 @@ func runInNamespace() int {
 
 // children are what a started-again test binary can be. They touch the mount in ways that the process which serves it must not.
 var children = map[string]func(args []string) error{
-	"guard":   childGuard,
-	"hello":   func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
-	"mmap":    childMmap,
-	"client":  childClient,
-	"hog":     childHog,
-	"serve":   childServe,
-	"volume":  childVolume,
-	"sandbox": childSandbox,
+	"guard":    childGuard,
+	"hello":    func(args []string) error { _, err := fmt.Println("hello", strings.Join(args, " ")); return err },
+	"mmap":     childMmap,
+	"serve":    childServe,
+	"volume":   childVolume,
+	"mapwrite": childMapWrite,
+	"exec":     childExec,
+	"wait":     childWait,
+	"records":  childRecords,
+	"sandbox":  childSandbox,
+	"client":   childClient,
+	"hog":      childHog,
 }
 
 // child prepares a test binary to be started again as name.

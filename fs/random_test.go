@@ -40,9 +40,7 @@ func newRandomWorld(t *testing.T, o volumeOptions) *randomWorld {
 	v := newVolume(t)
 	w := &randomWorld{t: t, volume: v, options: o, mounted: v.mount(t, o), tmpfs: tmpfs(t)}
 	for _, dir := range []string{w.mounted.dir, w.tmpfs} {
-		if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		letThrough(t, dir)
 	}
 	t.Cleanup(func() { unix.Umask(unix.Umask(0o22)) })
 	return w

@@ -20,16 +20,20 @@ func onMounts(t *testing.T, test func(t *testing.T, v *volume, m *mounted)) {
 		t.Run(fmt.Sprintf("page cache %v", pageCache), func(t *testing.T) {
 			v := newVolume(t)
 			m := v.mount(t, volumeOptions{Options: Options{PageCache: pageCache}, others: true})
-			for dir := m.dir; dir != "/tmp" && dir != "/"; dir = filepath.Dir(dir) {
-				if dir != m.dir {
-					must(t, os.Chmod(dir, 0o755))
-				}
-			}
+			letThrough(t, m.dir)
 			must(t, os.Chmod(m.dir, 0o777))
 			old := unix.Umask(0)
 			defer unix.Umask(old)
 			test(t, v, m)
 		})
+	}
+}
+
+// letThrough lets other users come to a folder of the test.
+func letThrough(t testing.TB, dir string) {
+	t.Helper()
+	for dir = filepath.Dir(dir); dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+		must(t, os.Chmod(dir, 0o755))
 	}
 }
 
