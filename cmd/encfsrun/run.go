@@ -112,7 +112,7 @@ func (a *app) run(ctx context.Context, vaultPath string, command []string, f *ru
 	if a.releaseSignals(); ctx.Err() != nil {
 		return launcher.Status{}, errors.Join(context.Cause(ctx), daemon.end())
 	}
-	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, EndTimeout: daemon.endTime})
 }
 
 // ownFailure makes an error of run exit with 125, whatever its kind: the other codes are the program's. Only a signal that ended

@@ -39,7 +39,21 @@ func (s *Session) Reclaim() (bool, error) {
 	if s.garbage() < 2*s.checkpointSize() {
 		return false, nil
 	}
-	freed, err := s.clean(s.worst(0, copyAtOnce))
+	if err := s.Commit(); err != nil {
+		return false, err
+	}
+	victims, err := s.within(s.worst(0, copyAtOnce)(s.usage()))
+	if err != nil {
+		return false, s.tell(err)
+	}
+	gain := -s.checkpointSize() // cleaning writes one, and the one before is among what is dead
+	for _, u := range victims {
+		gain += int64(u.segment.size()) - u.cost()
+	}
+	if gain <= 0 {
+		return false, nil
+	}
+	freed, err := s.clean(func([]usage) []usage { return victims })
 	return freed > 0, s.tell(err)
 }
 

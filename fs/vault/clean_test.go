@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"encfsrun/fs/vault/disk/memdisk"
+	"encfsrun/fs/vault/record"
 )
 
 // TestCleaningThatIsHindered cleans where that can't be done whole: on a disk that is full, or has a bad sector. The session goes on, and
@@ -77,4 +78,38 @@ func used(t *testing.T, d *memdisk.Disk) int64 {
 		t.Fatal(err)
 	}
 	return int64(space.Total - space.Free)
+}
+
+// TestCheckpointOfALargeVault gives a vault the segment tables of one of 48 GiB, whose checkpoint is longer than checkpointDistance: that
+// alone makes no other one due.
+func TestCheckpointOfALargeVault(t *testing.T) {
+	f := newFixture(t)
+	w := startWriting(t, f, newVault(t, f))
+	small := w.v.segs
+	sums := make([]record.Sum, MaxSegmentBlocks)
+	var large []*segment
+	for range 48 << 30 / maxSegmentSize {
+		large = append(large, &segment{sums: sums})
+	}
+	w.v.segs = append(large, small...)
+	if err := w.s.Checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	next := w.s.w.next
+	if n := (next - w.s.since) * BlockSize; n < checkpointDistance {
+		t.Fatalf("the checkpoint takes only %d bytes", n)
+	}
+	if _, err := w.put("a", []byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.s.checkpointIfDue(); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.s.w.next - next; n > 1 {
+		t.Errorf("a file of one byte takes %d blocks: another checkpoint", n)
+	}
+	w.v.segs = w.v.segs[len(large):]
+	w.s.Abort()
+	w.v.Close()
+	w.u.Close()
 }

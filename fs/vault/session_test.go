@@ -277,6 +277,17 @@ func diskFull(t *testing.T, hook func(memdisk.Op) error) {
 			t.Errorf("round %d: only %d files fit where 8 were removed", round, n)
 		}
 	}
+	for {
+		if reclaimed, err := w.s.Reclaim(); err != nil {
+			t.Fatal(err)
+		} else if !reclaimed {
+			break
+		}
+	}
+	before := w.s.sequence
+	if reclaimed, err := w.s.Reclaim(); reclaimed || err != nil || w.s.sequence != before {
+		t.Errorf("a full disk with nothing to clean is cleaned (%v, %v): %d commits", reclaimed, err, w.s.sequence-before)
+	}
 	d.Capacity = 24 << 20
 	if n := fill(); n < 30 {
 		t.Errorf("only %d files fit where 12 MiB came", n)
