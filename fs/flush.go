@@ -81,6 +81,7 @@ func (f *FS) chunkOf(ino tree.Ino, off uint64) (*dirtyFile, *chunk, error) {
 
 // keep copies written bytes into dirty chunks. Size and times are pending by then: a flush on the way puts them.
 func (f *FS) keep(h *fuse.InHeader, ino tree.Ino, off uint64, data [][]byte) error {
+	crowded := false
 	for _, p := range data {
 		for len(p) > 0 {
 			file, c, err := f.chunkOf(ino, off)
@@ -94,10 +95,11 @@ func (f *FS) keep(h *fuse.InHeader, ino tree.Ino, off uint64, data [][]byte) err
 				file.fresh += f.unmapped(ino, start+uint64(from), to-from)
 			})
 			f.dirty.account(file, bytes)
+			crowded = crowded || len(c.ranges) > maxRanges
 			p, off = p[n:], off+uint64(n)
 		}
 	}
-	if file := f.dirty.files[ino]; file != nil && file.bytes >= eagerFlush {
+	if file := f.dirty.files[ino]; file != nil && (file.bytes >= eagerFlush || crowded) {
 		f.waits(h)
 		return f.flush(ino)
 	}

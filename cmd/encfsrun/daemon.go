@@ -257,12 +257,12 @@ func (d *daemon) serve(attach attachment) error {
 	go tidyWhenIdle(d.cache, served)
 	switch {
 	case attach.Background:
-		d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+		d.background(attach.Mounted.Dir, attach.Mounted.Device, system, served)
 	case !attach.Mounted.Sandboxed: // a sandbox's mount goes with the launcher
 		go func() {
 			if _, err := d.conn.Receive(&attachMessage{}); errors.Is(err, io.EOF) {
 				// The launcher was killed: nobody else is there now to obey signals.
-				d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+				d.background(attach.Mounted.Dir, attach.Mounted.Device, system, served)
 			}
 		}()
 	}
@@ -291,6 +291,9 @@ func (d *daemon) finish(system *fs.FS) error {
 		err = d.session.Close()
 	}
 	if err != nil {
+		if d.control != nil {
+			d.control.reporter.lost.Store(true)
+		}
 		return &unsyncedError{d.config.Vault, err}
 	}
 	d.session = nil

@@ -133,7 +133,9 @@ func (a *app) hold(ctx context.Context, daemon *daemonClient, dir, device string
 		case <-daemon.Done():
 			return daemon.Finish()
 		case <-signals:
-			if err := launcher.UnmountDevice(dir, device); errors.Is(err, launcher.ErrNotMounted) {
+			if err := syncDevice(context.WithoutCancel(ctx), device); err != nil {
+				a.messages.error(err) // unmounted, it would be lost
+			} else if err := launcher.UnmountDevice(dir, device); errors.Is(err, launcher.ErrNotMounted) {
 				a.messages.warn("%s is unmounted already; what programs still hold of it is served until they let go", dir)
 			} else if err != nil {
 				a.messages.error(err)

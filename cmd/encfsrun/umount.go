@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -52,7 +53,8 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	}
 	registry := control.Default()
 	var watch *control.Watch
-	if status, err := findDaemon(ctx, registry, &m); err == nil {
+	var status control.Status
+	if status, err = findDaemon(ctx, registry, &m); err == nil {
 		if err := syncMount(ctx, registry, status); is[*control.SyncError](err) {
 			return err // unmounted, it would be lost
 		}
@@ -67,10 +69,34 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if mounts, err := launcher.Mounts(); watch == nil || err != nil || len(m.Copies(mounts)) > 0 {
 		return nil // bind mounts keep the daemon serving
 	}
-	ctx, cancel := context.WithTimeout(ctx, wipeTime)
+	waiting, cancel := context.WithTimeout(ctx, wipeTime)
 	defer cancel()
-	if err := watch.Wait(ctx); err != nil {
-		return fmt.Errorf("%s is unmounted, but its daemon has not ended: %w; see: encfsrun status", m.Mountpoint, err)
+	if err := watch.Wait(waiting); err != nil {
+		return a.notEnded(ctx, registry, status, m.Mountpoint, err)
+	}
+	return nil
+}
+
+// notEnded says why the daemon of a mount that is gone is still there.
+func (a *app) notEnded(ctx context.Context, registry *control.Registry, was control.Status, dir string, err error) error {
+	list, _ := registry.List(ctx)
+	for _, s := range list {
+		if s.Socket == was.Socket && s.State == control.Unsynced {
+			return &unsyncedError{was.Vault, fmt.Errorf("%s is unmounted, and its daemon, pid %d, holds what was lost; end it with: kill %d", dir, s.PID, s.PID)}
+		}
+	}
+	return fmt.Errorf("%s is unmounted, but its daemon, pid %d, has not ended: %w; see: encfsrun status", dir, was.PID, err)
+}
+
+// syncDevice is syncMount for this user's own mount of a device. Without a daemon that can be asked there is nothing to sync.
+func syncDevice(ctx context.Context, device string) error {
+	registry := control.Default()
+	status, err := registry.FindMount(ctx, os.Getuid(), device)
+	if err == nil {
+		err = syncMount(ctx, registry, status)
+	}
+	if is[*control.SyncError](err) {
+		return err
 	}
 	return nil
 }

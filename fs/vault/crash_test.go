@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"testing"
+	"time"
 
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/disk/memdisk"
@@ -127,9 +128,10 @@ type picture struct {
 type story struct {
 	f       *fixture
 	machine machine
-	fsys    disk.FS // machine.vault, maybe behind through
-	through *syncs  // sees the syncs, or nil
-	limit   uint64  // blocks that a segment takes
+	fsys    disk.FS       // machine.vault, maybe behind through
+	through *syncs        // sees the syncs, or nil
+	limit   uint64        // blocks that a segment takes
+	tick    time.Duration // by which the clock moves on each time a session looks at it
 	told    promise
 	states  map[uint64]string         // the tree after each commit, by sequence
 	slots   map[uint64][]keyring.Slot // by generation

@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"encfsrun/fs/guarded"
 )
@@ -12,7 +11,7 @@ import (
 // another segment, which names as its predecessor's end the last good one; then what was left of the batch is done. Numbers of
 // blocks stay, so that no record changes, but for the chain values in commits. If that fails too, the error is both.
 func (w *appender) rescue(b *batch, cause error) error {
-	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+	if isFull(cause) {
 		w.ballast.release() // this is what it is there for
 	}
 	err := w.reseal()

@@ -25,6 +25,9 @@ const (
 	plenty = 64 << 20
 )
 
+// isFull says whether an error means that the disk, or what of it the user may have, is full.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 // ballast is a file in the log's folder that holds space for what was promised: all that was acknowledged and is not appended
 // yet, a commit, and a checkpoint, without which a cleaner could free nothing. When the disk is full it gives way to what is
 // appended. It holds no data, and a reader does not look at it.
@@ -52,13 +55,13 @@ func (b *ballast) hold(size int64) error {
 	err := b.file.Reserve(size + ballastStep)
 	if err == nil {
 		size += ballastStep
-	} else if errors.Is(err, syscall.ENOSPC) {
+	} else if isFull(err) {
 		err = b.file.Reserve(size)
 	}
 	switch {
 	case errors.Is(err, errors.ErrUnsupported): // NFS before 4.2, 9p, ext3: what is free is all that can be known
 		return b.free(size)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case isFull(err):
 		return ErrNoSpace
 	case err != nil:
 		return fmt.Errorf("reserve space for %s: %w", b.vault, bare(err))
@@ -96,7 +99,7 @@ func (b *ballast) open() error {
 			file, err = b.fsys.Create(b.name(), 0o600)
 		}
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return ErrNoSpace
 	}
 	if err != nil {
@@ -116,7 +119,7 @@ func (b *ballast) claim(file disk.File, from, to int64) {
 	if s, err := b.fsys.Space(path.Join(b.vault, logDir)); err == nil && s.Free >= plenty {
 		return
 	}
-	if err := file.Reserve(to); !errors.Is(err, syscall.ENOSPC) {
+	if err := file.Reserve(to); !isFull(err) {
 		return
 	}
 	b.shrink(to - from + BlockSize)
@@ -141,7 +144,7 @@ func (b *ballast) shrink(by int64) {
 // restore sets aside again what the ballast should hold, or as much of it as there is.
 func (b *ballast) restore() {
 	for b.size > 0 {
-		if err := b.file.Reserve(b.size); !errors.Is(err, syscall.ENOSPC) {
+		if err := b.file.Reserve(b.size); !isFull(err) {
 			return
 		}
 		b.size /= 2
