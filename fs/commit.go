@@ -21,6 +21,7 @@ type commits struct {
 	turn sync.Mutex // held by the run under way
 
 	waiting chan struct{} // of capacity 1; holds something when there are changes
+	hurried chan struct{} // likewise, when they are so many that nobody should wait for commitDelay
 	stopped chan struct{}
 	done    sync.WaitGroup
 	failed  atomic.Bool // the last run did not make everything durable
@@ -33,6 +34,7 @@ type commitRun struct {
 
 func (c *commits) init() {
 	c.waiting = make(chan struct{}, 1)
+	c.hurried = make(chan struct{}, 1)
 	c.stopped = make(chan struct{})
 }
 
@@ -62,9 +64,12 @@ func (c *commits) join(commit func() error) error {
 }
 
 // changed notes that there is something to commit. f.mu is held.
-func (f *FS) changed() {
+func (f *FS) changed() { poke(f.commits.waiting) }
+
+// poke puts something into a channel of capacity 1, unless there is something in it.
+func poke(c chan<- struct{}) {
 	select {
-	case f.commits.waiting <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -129,6 +134,7 @@ func (f *FS) keepCommitting() {
 		}
 		select {
 		case <-time.After(commitDelay):
+		case <-f.commits.hurried:
 		case <-f.commits.stopped:
 			return
 		}

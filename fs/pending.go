@@ -99,7 +99,7 @@ const day = 24 * 60 * 60
 // noteAccess sets the access time of an inode that was read, by the rules of relatime: where it is not newer than the last change,
 // or a day old. It never fails: where there is no space for it, the time stays.
 func (f *FS) noteAccess(ino tree.Ino, flags uint32) {
-	if f.store == nil || flags&oNoAtime != 0 {
+	if f.store == nil || flags&oNoAtime != 0 || f.lost.Load() {
 		return
 	}
 	t := now()

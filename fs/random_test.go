@@ -95,7 +95,7 @@ func (c *check) closeAll() {
 // do does something on both sides, as somebody, and fails the check if the answers differ.
 func (c *check) do(do func(s side) (any, error)) (answer any, err error) {
 	before := c.changes(nil)
-	nextTick()
+	waitForTick()
 	who := rapid.SampledFrom([]actor{{}, {}, {uid: 1001, gid: 1001}, {uid: 1002, gid: 1002, groups: []int{1001}}}).Draw(c.rt, "actor")
 	who.do(c.t, func() { answer, err = same(&c.pair, do) })
 	if errors.Is(err, errDiffers) {
@@ -105,8 +105,8 @@ func (c *check) do(do func(s side) (any, error)) (answer any, err error) {
 	return answer, err
 }
 
-// nextTick waits until the clock that tmpfs takes its times from has moved on.
-func nextTick() {
+// waitForTick waits until the clock that tmpfs takes its times from has moved on.
+func waitForTick() {
 	coarse := func() (ts unix.Timespec) {
 		unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts)
 		return ts

@@ -10,9 +10,11 @@ import (
 const (
 	// recordSize is what a record takes in bytes, rounded up, without names, values and contents.
 	recordSize = vault.RecordOverhead
-	// promiseLimit is how many bytes are promised before they are committed without anybody asking, and the log is looked after:
-	// what is promised is kept from others until then, although most of it has long taken its place.
+	// promiseLimit is how many bytes are promised before they are committed without anybody asking: what is promised is kept from
+	// others until then, although most of it has long taken its place; and the log may be too long by then.
 	promiseLimit = 64 << 20
+	// maxReclaims is how often the log of a full disk is cleaned for one request.
+	maxReclaims = 8
 )
 
 // reserve sees to it that an operation can append so many records, holding so many bytes beside, and commit them. It is called
@@ -41,28 +43,24 @@ func (f *FS) reserveFor(records, bytes int, removes bool) error {
 		if _, err := f.prepare(); err != nil {
 			return err
 		}
-		if err := f.noteLoss(f.store.Maintain()); err != nil { // who writes faster than the log is cleaned waits for it
-			return err
-		}
-	}
-	if err := f.store.Reserve(n, removes); err == nil || !errors.Is(err, vault.ErrNoSpace) {
-		f.promised += n
-		return err
-	}
-	if f.promised > 0 {
-		if _, err := f.prepare(); err != nil {
-			return err
-		}
-		if err := f.store.Reserve(n, removes); err == nil || !errors.Is(err, vault.ErrNoSpace) {
-			f.promised += n
-			return err
-		}
-	}
-	if reclaimed, err := f.reclaim(); err != nil || !reclaimed {
-		return errors.Join(vault.ErrNoSpace, err)
+		poke(f.commits.hurried)
 	}
 	err := f.store.Reserve(n, removes)
-	f.promised += n
+	if errors.Is(err, vault.ErrNoSpace) && f.promised > 0 {
+		if _, err = f.prepare(); err == nil {
+			err = f.store.Reserve(n, removes)
+		}
+	}
+	for round := 0; errors.Is(err, vault.ErrNoSpace) && round < maxReclaims; round++ {
+		reclaimed, failed := f.reclaim()
+		if failed != nil || !reclaimed {
+			return errors.Join(err, failed)
+		}
+		err = f.store.Reserve(n, removes)
+	}
+	if err == nil {
+		f.promised += n
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -132,6 +133,9 @@ func (v *volume) mount(t testing.TB, o volumeOptions) *mounted {
 func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	if o.budget == 0 {
 		o.budget = 16 << 20
+		if unix.Geteuid() != 0 {
+			o.budget = 2 << 20 // of the 8 MiB that a user may lock
+		}
 	}
 	if o.dirty == 0 {
 		o.dirty = o.budget / 4
@@ -162,10 +166,7 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 		if closeErr := closeVault(); err == nil {
 			err = closeErr
 		}
-		if poolErr := dirty.Close(); err == nil && poolErr != nil {
-			err = fmt.Errorf("dirty chunks are left: %w", poolErr)
-		}
-		return err
+		return errors.Join(err, dirty.Close(), pool.Close())
 	}
 	flags, extra := restricted|o.flags, ""
 	if o.others {
