@@ -27,7 +27,14 @@ func (s *Session) Maintain() error {
 	if !s.tooLong(slackWriting) {
 		return s.checkpointIfDue()
 	}
-	_, err := s.clean(s.worst(slackWriting/2, copyAtOnce))
+	room, err := s.room()
+	if err != nil {
+		return err
+	}
+	if room < s.small() { // a full disk: Reclaim, when somebody needs space
+		return s.checkpointIfDue()
+	}
+	_, err = s.clean(s.worst(slackWriting/2, room))
 	return s.tell(err)
 }
 
@@ -36,13 +43,22 @@ func (s *Session) Reclaim() (bool, error) {
 	if s.garbage() < 2*s.checkpointSize() {
 		return false, nil
 	}
+	room, err := s.room()
+	if err != nil {
+		return false, err
+	}
+	freed, err := s.clean(s.worst(0, room))
+	return freed > 0, s.tell(err)
+}
+
+// room is how many bytes of files one round of cleaning may copy: more than the disk takes would end the session.
+func (s *Session) room() (uint64, error) {
 	space, err := s.v.fsys.Space(s.v.path)
 	if err != nil {
-		return false, fmt.Errorf("look for space: %w", bare(err))
+		return 0, fmt.Errorf("look for space: %w", bare(err))
 	}
 	room := int64(space.Free) + s.w.ballast.holds() - s.checkpointSize() - deleteRoom
-	freed, err := s.clean(s.worst(0, uint64(min(copyAtOnce, max(0, room))/BlockSize*PayloadSize)))
-	return freed > 0, s.tell(err)
+	return uint64(min(copyAtOnce, max(0, room)) / BlockSize * PayloadSize), nil
 }
 
 // tell passes on that something in the log is damaged, which is no reason to end the session.
@@ -65,7 +81,11 @@ func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		n, err := s.clean(c.next)
+		if c.room, err = s.room(); err != nil {
+			return 0, err
+		}
+		done := c.done
+		_, err := s.clean(c.next)
 		if isIntegrity(err) {
 			damage, err = errors.Join(damage, err), nil
 		}
@@ -75,7 +95,7 @@ func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)
 		if progress != nil {
 			progress(c.done, c.total)
 		}
-		more = n > 0 && c.done < c.total
+		more = c.done > done && c.done < c.total // a full disk may have no room for the rest
 	}
 	return int64(before) - int64(s.logBytes()), damage
 }
@@ -84,6 +104,7 @@ func (s *Session) Collect(ctx context.Context, progress func(done, total uint64)
 type collection struct {
 	last        uint64 // block number at which it began: what was written since is not looked at
 	small       uint64 // below this many bytes a segment is small
+	room        uint64 // bytes that may be copied in this round
 	done, total uint64 // bytes of segments that are chosen
 }
 
@@ -97,9 +118,10 @@ func (c *collection) next(use []usage) (victims []usage) {
 	}
 	var copied uint64
 	for _, u := range use {
-		if copied += u.live; copied > copyAtOnce && len(victims) > 0 {
-			break
+		if copied+u.live > c.room {
+			continue
 		}
+		copied += u.live
 		victims = append(victims, u)
 		c.done += u.segment.size()
 	}

@@ -234,8 +234,10 @@ func (s *Session) Close() error {
 	}
 	err := s.checkpointIfDue()
 	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
-		var freed uint64
-		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))
+		var room, freed uint64
+		if room, err = s.room(); err == nil {
+			freed, err = s.clean(s.worst(slackClosing/2, room))
+		}
 		if err = s.tell(err); freed == 0 {
 			break
 		}
