@@ -107,12 +107,12 @@ func (h *helper) kill() {
 	h.waitEnd()
 }
 
-// waitEnd returns whether the process ended by itself within five seconds.
+// waitEnd returns whether the process ended by itself within twenty seconds.
 func (h *helper) waitEnd() bool {
 	select {
 	case <-h.ended:
 		return true
-	case <-time.After(5 * time.Second):
+	case <-time.After(20 * time.Second):
 		return false
 	}
 }

@@ -46,13 +46,21 @@ func inBackground(t *testing.T, o launcher.Options, filesystem launcher.Filesyst
 	case b.pid = <-started:
 	case r := <-b.done:
 		t.Fatalf("not started: %v", r.failure)
-	case <-time.After(10 * time.Second):
-		t.Fatal("not started for ten seconds")
+	case <-time.After(30 * time.Second):
+		t.Fatal("not started for thirty seconds")
 	}
 	if _, err := b.text.ReadString('\n'); err != nil {
 		t.Fatalf("the program says nothing: %v", (<-b.done).failure)
 	}
 	return b
+}
+
+// says wants the program to print a line next.
+func (b *background) says(t *testing.T, want string) {
+	t.Helper()
+	if line, err := b.text.ReadString('\n'); line != want+"\n" {
+		t.Fatalf("the program says %q, %v; want %q", line, err, want)
+	}
 }
 
 // end waits for the end of the run.
@@ -65,7 +73,7 @@ func (b *background) end(t *testing.T) result {
 		must(t, err)
 		r.out = string(rest)
 		return r
-	case <-time.After(15 * time.Second):
+	case <-time.After(40 * time.Second):
 		t.Fatal("the run does not end")
 		return result{}
 	}
@@ -93,7 +101,7 @@ func processes(t *testing.T, pid int) []int {
 // gone waits until none of pids exists, not even as a zombie.
 func gone(t *testing.T, pids []int) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var left []int
 		for _, pid := range pids {
 			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
@@ -113,12 +121,15 @@ func testSignals(t *testing.T) {
 	b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c",
 		`trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo int; exit 3' INT; echo ready; while :; do sleep 0.05; done`}},
 		newMemory(), launcher.RunOptions{})
-	for _, s := range []syscall.Signal{unix.SIGUSR1, unix.SIGHUP, unix.SIGINT} {
-		must(t, unix.Kill(os.Getpid(), s))
-		time.Sleep(200 * time.Millisecond)
+	for _, s := range []struct {
+		signal syscall.Signal
+		says   string
+	}{{unix.SIGUSR1, "usr1"}, {unix.SIGHUP, "hup"}, {unix.SIGINT, "int"}} {
+		must(t, unix.Kill(os.Getpid(), s.signal))
+		b.says(t, s.says)
 	}
-	if r := b.end(t); r.failure != nil || r.Code != 3 || r.out != "usr1\nhup\nint\n" {
-		t.Errorf("the program saw %q and ended with %v, %v", r.out, r.Status, r.failure)
+	if r := b.end(t); r.failure != nil || r.Code != 3 || r.out != "" {
+		t.Errorf("the program saw %q more and ended with %v, %v", r.out, r.Status, r.failure)
 	}
 	b = inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", "echo ready; exec sleep 60"}}, newMemory(), launcher.RunOptions{})
 	must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
@@ -159,7 +170,7 @@ func testStopTimeout(t *testing.T) {
 }
 
 // roleDaemons leaves processes behind that ignore everything, one of them in a
-// session of its own and with another parent.
+// session of its own and with another parent. It ends with its standard input.
 func roleDaemons([]string) int {
 	for range 3 {
 		cmd := exec.Command("/proc/self/exe", "role-ignore")
@@ -174,15 +185,18 @@ func roleDaemons([]string) int {
 	if shell.Run() != nil {
 		return 1
 	}
-	time.Sleep(100 * time.Millisecond)
 	fmt.Println("ready")
-	time.Sleep(300 * time.Millisecond)
+	os.Stdin.Read(make([]byte, 1))
 	return 5
 }
 
 func testOrphans(t *testing.T) {
-	b := inBackground(t, launcher.Options{Command: []string{self, "role-daemons"}}, newMemory(), launcher.RunOptions{})
+	input, end, err := os.Pipe()
+	must(t, err)
+	defer input.Close()
+	b := inBackground(t, launcher.Options{Command: []string{self, "role-daemons"}}, newMemory(), launcher.RunOptions{Stdin: input})
 	pids := processes(t, b.pid)
+	end.Close()
 	if len(pids) != 7 {
 		t.Errorf("%d processes in the sandbox, wanted PID 1, the program and five orphans", len(pids))
 	}
@@ -291,6 +305,8 @@ func testLauncherKilled(t *testing.T) {
 	must(t, err)
 	output, err := cmd.StdoutPipe()
 	must(t, err)
+	_, err = cmd.StdinPipe() // open until it has been killed
+	must(t, err)
 	must(t, cmd.Start())
 	line, err := bufio.NewReader(errors).ReadString('\n')
 	must(t, err)
@@ -330,8 +346,8 @@ func testFilesystemDies(t *testing.T) {
 // for it, so that not even SIGKILL ends the program: the clock, or a second
 // SIGTERM, ends the file system.
 func testFilesystemHangs(t *testing.T) {
-	const reads = "echo ready; sleep 0.3; exec cat /app/big"
-	const idles = "echo ready; sleep 0.6"
+	const reads = "echo ready; read go; exec cat /app/big"
+	const idles = "echo ready; read go"
 	for _, test := range []struct {
 		name, program string
 		signals       int
@@ -342,16 +358,21 @@ func testFilesystemHangs(t *testing.T) {
 		{"the clock, when the program has ended", idles, 0, 300 * time.Millisecond},
 		{"two signals, when the program has ended", idles, 2, time.Minute},
 	} {
+		input, goes, err := os.Pipe()
+		must(t, err)
 		filesystem := &child{done: make(chan struct{})}
 		b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", test.program}}, filesystem,
-			launcher.RunOptions{StopTimeout: 200 * time.Millisecond, EndTimeout: test.end})
+			launcher.RunOptions{Stdin: input, StopTimeout: 200 * time.Millisecond, EndTimeout: test.end})
 		must(t, filesystem.cmd.Process.Signal(unix.SIGSTOP))
+		goes.WriteString("go\n")
 		time.Sleep(time.Second)
 		for range test.signals {
 			must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
 			time.Sleep(500 * time.Millisecond)
 		}
 		r := b.end(t)
+		input.Close()
+		goes.Close()
 		var failed *launcher.FilesystemError
 		if !errors.As(r.failure, &failed) || failed.Stage != launcher.StageHang {
 			t.Errorf("%s: %v, %v", test.name, r.Status, r.failure)
@@ -360,9 +381,13 @@ func testFilesystemHangs(t *testing.T) {
 }
 
 // stuck never answers to Attach.
-type stuck struct{ memory }
+type stuck struct {
+	memory
+	asked chan struct{}
+}
 
 func (s *stuck) Attach(*os.File, launcher.Mounted) error {
+	close(s.asked)
 	<-s.done
 	return errors.New("killed")
 }
@@ -370,13 +395,14 @@ func (s *stuck) Attach(*os.File, launcher.Mounted) error {
 func (s *stuck) Kill() { close(s.done) }
 
 func testAttachHangs(t *testing.T) {
-	filesystem := &stuck{*newMemory()}
+	filesystem := &stuck{*newMemory(), make(chan struct{})}
 	plan := build(t, launcher.Options{Command: []string{"true"}})
 	ended := make(chan error, 1)
 	go func() {
 		_, err := launcher.Run(plan, filesystem, launcher.RunOptions{})
 		ended <- err
 	}()
+	<-filesystem.asked // a signal before that would end the run in peace
 	for {
 		select {
 		case err := <-ended:

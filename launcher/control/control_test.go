@@ -17,11 +17,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"encfsrun/internal/testkit"
 )
 
 const testHelper = "CONTROL_TEST_HELPER"
 
 func init() {
+	testkit.QuickExits()
 	switch os.Getenv(testHelper) {
 	case "serve": // a daemon, until it is killed
 		r := &Registry{uid: os.Geteuid(), run: os.Getenv("RUN"), tmp: os.Getenv("TMP")}

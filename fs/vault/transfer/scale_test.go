@@ -60,7 +60,10 @@ func heap() (stop func() uint64) {
 
 // Packing takes little more memory than the tree: 100 MB for a million files are allowed, so a tenth of it for a tenth of them.
 func TestMemoryOfManyFiles(t *testing.T) {
-	const files = 100_000
+	files := 100_000
+	if testing.Short() {
+		files /= 10
+	}
 	for name, perDir := range map[string]int{"in one directory": files, "in many directories": 100} {
 		t.Run(name, func(t *testing.T) {
 			top := manyFiles(t, files, perDir, 500)
@@ -76,7 +79,7 @@ func TestMemoryOfManyFiles(t *testing.T) {
 			var ofTree uint64
 			s.read(func(v *vault.Vault) { ofTree = v.Stats().Memory })
 			t.Logf("%d files in %v; at most %d KiB of heap, the tree among them with %d KiB", r.Files, took, peak>>10, ofTree>>10)
-			if r.Files != files || peak > ofTree+30<<20 {
+			if r.Files != uint64(files) || peak > ofTree+30<<20 {
 				t.Errorf("packed %d files with %d KiB beside the tree", r.Files, (peak-ofTree)>>10)
 			}
 		})
