@@ -36,14 +36,12 @@ func (f *FS) flush(ino tree.Ino) error {
 	return nil
 }
 
-// flushAll makes records of all that waits in memory, but of what has no name any more: nobody will find that after a crash.
+// flushAll makes records of all that waits in memory. A commit follows, and with it ends what was reserved for these records: so also
+// of what has no name, although nobody will find that after a crash. What stayed dirty would meet a full disk without its space.
 func (f *FS) flushAll() error {
 	for e := f.dirty.order.Front(); e != nil; {
 		file := e.Value.(*dirtyFile)
 		e = e.Next() // flush takes it out of the list
-		if _, orphan := f.orphans[file.ino]; orphan {
-			continue
-		}
 		if err := f.flush(file.ino); err != nil {
 			return err
 		}
