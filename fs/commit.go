@@ -110,7 +110,6 @@ func (f *FS) prepare() (vault.Point, error) {
 	p, err := f.store.Prepare()
 	if err == nil {
 		f.promised = 0
-		err = f.promiseAgain()
 	}
 	return p, f.noteLoss(err)
 }
@@ -122,15 +121,7 @@ func (f *FS) maintain() error {
 	if err := f.flushAll(); err != nil {
 		return err
 	}
-	return f.maintainLocked()
-}
-
-func (f *FS) maintainLocked() error {
-	err := f.store.Maintain()
-	if err == nil {
-		err = f.promiseAgain()
-	}
-	return f.noteLoss(err)
+	return f.noteLoss(f.store.Maintain())
 }
 
 // keepCommitting commits what nobody syncs, and then does the log's housekeeping.
@@ -147,8 +138,15 @@ func (f *FS) keepCommitting() {
 		case <-f.commits.stopped:
 			return
 		}
-		if err := f.Sync(); err == nil && f.maintain() != nil {
+		err := f.Sync()
+		if err == nil {
+			err = f.maintain()
+		}
+		if err != nil {
 			f.commits.failed.Store(true)
+			if !f.lost.Load() {
+				f.changed() // and tried again
+			}
 		}
 	}
 }

@@ -89,8 +89,8 @@ func TestFullDisk(t *testing.T) {
 
 // TestOverwritingTakesNoSpace: what is dirty already has its space, and is overwritten on a full disk too.
 func TestOverwritingTakesNoSpace(t *testing.T) {
-	var last int64
-	s := &reserveStore{told: func(n int64) { last = n }}
+	var last atomic.Int64
+	s := &reserveStore{told: last.Store}
 	m := newVolume(t).mount(t, volumeOptions{store: func(real Store) Store { s.Store = real; return s }})
 	f, err := os.Create(m.path("f"))
 	must(t, err)
@@ -98,7 +98,7 @@ func TestOverwritingTakesNoSpace(t *testing.T) {
 	for i, want := range []int64{100_000, 0, 0} {
 		_, err := f.WriteAt(make([]byte, 100_000), 0)
 		must(t, err)
-		if last < want || last > want+1000 {
+		if last := last.Load(); last < want || last > want+1000 {
 			t.Errorf("write %d reserves %d bytes, want some more than %d", i, last, want)
 		}
 	}

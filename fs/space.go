@@ -69,37 +69,7 @@ func (f *FS) reclaim() (bool, error) {
 	if err := f.flushAll(); err != nil {
 		return false, err
 	}
-	reclaimed, err := f.store.Reclaim()
-	if err == nil {
-		err = f.promiseAgain()
-	}
-	return reclaimed, err
-}
-
-// promiseAgain keeps the space of what a commit has left in memory, files without names, for which the commit ended all promises:
-// they may get names. What can't have it any more goes into the log at once, where the promise that has just ended has left room.
-func (f *FS) promiseAgain() error {
-	var n int64
-	for _, file := range f.dirty.files {
-		n += int64(file.bytes) + recordSize
-		for _, c := range file.chunks {
-			n += int64(len(c.ranges)) * recordSize
-		}
-	}
-	if n == 0 {
-		return nil
-	}
-	n += n / record.MaxChunk * recordSize
-	if f.store.Reserve(n, true) == nil {
-		f.promised += n
-		return nil
-	}
-	for ino := range f.dirty.files {
-		if err := f.flush(ino); err != nil {
-			return err
-		}
-	}
-	return nil
+	return f.store.Reclaim()
 }
 
 // freeBytes returns how many bytes could still be written.
