@@ -7,7 +7,10 @@ import (
 	"os"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"encfsrun/fs/vault/tree"
 )
 
 // inodes returns how many inodes the tree has.
@@ -118,5 +121,28 @@ func TestOrphansGoWithTheMount(t *testing.T) {
 	m = v.mount(t, volumeOptions{})
 	if n := m.inodes(); n != 1 {
 		t.Errorf("%d inodes after a remount, want the root alone", n)
+	}
+}
+
+// TestForgetBeforeRelease: the kernel sends both without waiting, and the FORGET may be answered first.
+func TestForgetBeforeRelease(t *testing.T) {
+	m := newVolume(t).mount(t, volumeOptions{})
+	before := m.inodes()
+	root := fuse.InHeader{NodeId: uint64(tree.Root)}
+	var out fuse.CreateOut
+	status := m.fs.Create(nil, &fuse.CreateIn{InHeader: root, Flags: unix.O_RDWR, Mode: 0o644}, "f", &out)
+	if !status.Ok() {
+		t.Fatal(status)
+	}
+	if status := m.fs.Unlink(nil, &root, "f"); !status.Ok() {
+		t.Fatal(status)
+	}
+	m.fs.Forget(out.NodeId, 1)
+	if m.inodes() != before+1 {
+		t.Error("the inode was freed while it was open")
+	}
+	m.fs.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: out.NodeId}, Flags: unix.O_RDWR})
+	if m.inodes() != before {
+		t.Error("the inode was not freed with its last close")
 	}
 }

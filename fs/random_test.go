@@ -362,8 +362,9 @@ var randomActions = map[string]func(c *check){
 	},
 	"fsync": func(c *check) {
 		if h, ok := c.handle("handle"); ok {
-			c.do(func(s side) (any, error) { return nil, unix.Fsync(s.fd(h)) })
-			c.durable()
+			if _, err := c.do(func(s side) (any, error) { return nil, unix.Fsync(s.fd(h)) }); err == nil {
+				c.durable()
+			}
 		}
 	},
 	"remount": func(c *check) {

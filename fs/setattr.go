@@ -149,8 +149,8 @@ func clearsPrivileges(in *fuse.SetAttrIn, a *tree.Attr) bool {
 		(in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID|fuse.FATTR_KILL_SUIDGID) != 0 || in.Valid&changesAttr == 0)
 }
 
-// resize gives a file, whose other attributes are given too, another size. What is cut off is put at once, so that it is a hole
-// when the file grows again.
+// resize gives a file, whose other attributes are given too, another size. A smaller one is put at once, so that what is cut off is a
+// hole when the file grows again.
 func (f *FS) resize(a tree.Attr, size uint64) error {
 	if size >= a.Size {
 		a.Size = size
@@ -159,8 +159,6 @@ func (f *FS) resize(a tree.Attr, size uint64) error {
 	}
 	f.dirty.truncate(a.Ino, size)
 	a.Size = size
-	if err := f.put(a); err != nil {
-		return err
-	}
-	return f.flush(a.Ino) // so that what counts as fresh is counted anew
+	f.pend(a)
+	return f.flush(a.Ino)
 }

@@ -38,9 +38,6 @@ func (f *FS) Writev(_ <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32,
 		n += len(p)
 	}
 	ino := tree.Ino(in.NodeId)
-	if cached && !f.opts.PageCache {
-		f.files.markCached(ino)
-	}
 	if in.Offset > tree.MaxSize || uint64(n) > tree.MaxSize-in.Offset {
 		return 0, efbig
 	}
