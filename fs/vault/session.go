@@ -169,6 +169,9 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 			return err
 		}
 		w.filled(len(room))
+		if w.err != nil {
+			return w.err
+		}
 		left -= len(room)
 	}
 	defer s.lock()()

@@ -158,7 +158,7 @@ func (w *writer) at() (block uint64, offset uint32) { return w.next, uint32(Payl
 
 // append puts bytes of one record into the stream.
 func (w *writer) append(b []byte) {
-	for len(b) > 0 {
+	for len(b) > 0 && w.err == nil {
 		n := copy(w.room(), b)
 		b = b[n:]
 		w.filled(n)
@@ -166,6 +166,9 @@ func (w *writer) append(b []byte) {
 }
 
 func (w *writer) record(b []byte) error {
+	if w.err != nil {
+		return w.err
+	}
 	w.startRecord()
 	w.append(b)
 	return w.err
@@ -177,20 +180,19 @@ func (w *writer) endBlock() {
 	w.next++
 	w.left--
 	switch {
-	case w.left == 0:
-		w.flush()
-		w.newSegment(false)
-	case w.batch.blocks == batchBlocks:
-		w.flush()
-		w.startBatch()
-	default:
+	case w.left > 0 && w.batch.blocks < batchBlocks:
 		w.startBlock()
+	case !w.flush():
+	case w.left == 0:
+		w.newSegment(false)
+	default:
+		w.startBatch()
 	}
 }
 
 // pad ends the present block, if anything stands in it.
 func (w *writer) pad() {
-	if w.pos == 0 {
+	if w.pos == 0 || w.err != nil {
 		return
 	}
 	w.startRecord()
@@ -200,13 +202,18 @@ func (w *writer) pad() {
 	w.filled(len(rest))
 }
 
-// flush hands the filled blocks over to be sealed and written, after those before them. The spare becomes the batch.
-func (w *writer) flush() {
+// flush hands the filled blocks over to be sealed and written, after those before them. The spare becomes the batch. After a
+// failure that can't be mended it says no, and leaves both as they are: nobody has these blocks but the readers, and the buffers
+// must not be filled with anything else under their numbers.
+func (w *writer) flush() bool {
 	w.wait()
+	if w.err != nil {
+		return false
+	}
 	b := w.batch
 	w.batch, w.spare = w.spare, b
-	if w.err != nil || b.blocks == 0 && !b.opens {
-		return
+	if b.blocks == 0 && !b.opens {
+		return true
 	}
 	w.mem.Lock()
 	w.sealing, w.filling = b.shown(0, 0), b.shown(b.blocks, w.filling.part)
@@ -214,6 +221,7 @@ func (w *writer) flush() {
 	running := make(chan error, 1)
 	w.running = running
 	go func() { running <- w.write(b) }()
+	return true
 }
 
 // wait returns when the batch under way is written.
@@ -230,6 +238,9 @@ func (w *writer) wait() {
 // block, with the chain value before that block in it: so the block vouches for every one before it, and blocks of two branches
 // can't be mixed.
 func (w *writer) commit(sequence uint64, nextIno tree.Ino, now time.Time, closing bool) error {
+	if w.err != nil {
+		return w.err
+	}
 	if w.pos > 0 && len(w.room()) < record.HeaderSize+record.CommitSize {
 		w.pad()
 	}
@@ -254,8 +265,12 @@ func (w *writer) settle(make bool) {
 		return
 	}
 	pos := w.pos
-	w.flush()
-	w.wait()
+	if !w.flush() {
+		return
+	}
+	if w.wait(); w.err != nil {
+		return
+	}
 	copy(w.batch.block(0), b.block(b.blocks)) // the part-filled block moves to the head of the next batch
 	next := w.batch
 	next.blocks, next.first, next.opens, next.checkpoint, next.commit, next.sealed = 0, w.next, false, false, nil, false
