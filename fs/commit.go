@@ -105,6 +105,7 @@ func (f *FS) prepare() (vault.Point, error) {
 	p, err := f.store.Prepare()
 	if err == nil {
 		f.promised = 0
+		err = f.promiseAgain()
 	}
 	return p, f.noteLoss(err)
 }
@@ -116,7 +117,15 @@ func (f *FS) maintain() error {
 	if err := f.flushAll(); err != nil {
 		return err
 	}
-	return f.noteLoss(f.store.Maintain())
+	return f.maintainLocked()
+}
+
+func (f *FS) maintainLocked() error {
+	err := f.store.Maintain()
+	if err == nil {
+		err = f.promiseAgain()
+	}
+	return f.noteLoss(err)
 }
 
 // keepCommitting commits what nobody syncs, and then does the log's housekeeping.

@@ -341,13 +341,7 @@ func (c *client) read(ino tree.Ino, off, n int) {
 		c.failed = true
 		return
 	}
-	slices, _ := result.(interface {
-		Slices() ([][]byte, fuse.Status)
-	}).Slices()
-	var got []byte
-	for _, p := range slices {
-		got = append(got, p...)
-	}
+	got := gather(result)
 	result.Done()
 	node := c.tree.nodes[ino]
 	want := node.data[min(off, len(node.data)):min(off+n, len(node.data))]
@@ -358,6 +352,17 @@ func (c *client) read(ino tree.Ino, off, n int) {
 		}
 		c.fail("READ of inode %d at %d: %d bytes, not %d, and byte %d differs", ino, off, len(got), len(want), at)
 	}
+}
+
+// gather copies a reply together.
+func gather(result fuse.ReadResult) (got []byte) {
+	pieces, _ := result.(interface {
+		Slices() ([][]byte, fuse.Status)
+	}).Slices()
+	for _, p := range pieces {
+		got = append(got, p...)
+	}
+	return got
 }
 
 // readAll reads every file.

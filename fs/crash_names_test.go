@@ -38,8 +38,7 @@ func (c *client) randomTruncate() {
 
 // any picks an inode that has a name, and knows it.
 func (c *client) any() (tree.Ino, bool) {
-	ino := pick(c.r, c.tree.inos(func(n *shade) bool { return n.Nlink > 0 && !n.unsure }))
-	return ino, c.know(ino)
+	return c.one(func(n *shade) bool { return n.Nlink > 0 })
 }
 
 func (c *client) randomSetAttr() {
@@ -224,9 +223,13 @@ func (c *client) randomLink() {
 	if nameless := c.tree.inos(func(n *shade) bool { return isFile(n.Mode) && n.Nlink == 0 && !n.unsure }); len(nameless) > 0 {
 		ino = pick(c.r, nameless)
 	}
-	if !c.know(ino) {
-		return
+	if c.know(ino) {
+		c.link(ino, dir, name)
 	}
+}
+
+// link is LINK.
+func (c *client) link(ino, dir tree.Ino, name string) {
 	var out fuse.EntryOut
 	c.note("link %d as %.20q in %d", ino, name, dir)
 	status := c.fs.Link(nil, &fuse.LinkIn{InHeader: c.header(dir), Oldnodeid: uint64(ino)}, name, &out)

@@ -65,10 +65,19 @@ func pick[T any](r *rand.Rand, of []T) T { return of[r.IntN(len(of))] }
 // oneIn is true once in n times.
 func (c *client) oneIn(n int) bool { return c.r.IntN(n) == 0 }
 
+// one picks one of the inodes that are wanted, and knows it.
+func (c *client) one(wanted func(*shade) bool) (tree.Ino, bool) {
+	all := c.tree.inos(func(n *shade) bool { return wanted(n) && !n.unsure })
+	if len(all) == 0 {
+		return 0, false
+	}
+	ino := pick(c.r, all)
+	return ino, c.know(ino)
+}
+
 // dir picks a directory that has a name, and knows it.
 func (c *client) dir() (tree.Ino, bool) {
-	ino := pick(c.r, c.tree.inos(func(n *shade) bool { return isDir(n.Mode) && n.Nlink > 0 && !n.unsure }))
-	return ino, c.know(ino)
+	return c.one(func(n *shade) bool { return isDir(n.Mode) && n.Nlink > 0 })
 }
 
 // name makes up a name, a long one here and there.
@@ -89,12 +98,7 @@ func (c *client) freeName() (dir tree.Ino, name string, ok bool) {
 
 // file picks a regular file, one without a name too, and knows it.
 func (c *client) file() (tree.Ino, bool) {
-	all := c.tree.inos(func(n *shade) bool { return isFile(n.Mode) && !n.unsure })
-	if len(all) == 0 {
-		return 0, false
-	}
-	ino := pick(c.r, all)
-	return ino, c.know(ino)
+	return c.one(func(n *shade) bool { return isFile(n.Mode) })
 }
 
 // size makes up a length in bytes.
@@ -137,19 +141,23 @@ func (c *client) randomWrite() {
 	if !ok || !c.isOpen(ino) && !c.open(ino, syscall.O_RDWR) {
 		return
 	}
-	n := c.tree.nodes[ino]
-	p := c.payload(c.size())
-	off := c.offset(n, len(p))
-	in := fuse.WriteIn{InHeader: c.header(ino), Offset: uint64(off), Size: uint32(len(p))}
+	var flags, writeFlags uint32
 	if c.oneIn(5) {
-		in.WriteFlags = fuse.WRITE_KILL_SUIDGID
+		writeFlags = fuse.WRITE_KILL_SUIDGID
 	}
 	if c.oneIn(16) {
-		in.Flags = syscall.O_DSYNC
+		flags = syscall.O_DSYNC
 	}
+	p := c.payload(c.size())
+	c.write(ino, c.offset(c.tree.nodes[ino], len(p)), p, flags, writeFlags)
+}
+
+// write is WRITE, in two pieces.
+func (c *client) write(ino tree.Ino, off int, p []byte, flags, writeFlags uint32) {
+	in := fuse.WriteIn{InHeader: c.header(ino), Offset: uint64(off), Size: uint32(len(p)), Flags: flags, WriteFlags: writeFlags}
 	sent := bytes.Clone(p)
 	cut := c.r.IntN(len(p))
-	c.note("write %d, %d+%d, flags %#x %#x", ino, off, len(p), in.Flags, in.WriteFlags)
+	c.note("write %d, %d+%d, flags %#x %#x", ino, off, len(p), flags, writeFlags)
 	written, status := c.fs.Writev(nil, &in, [][]byte{sent[:cut], sent[cut:]})
 	if status.Ok() && int(written) != len(p) {
 		c.fail("WRITE took %d bytes of %d", written, len(p))
@@ -157,17 +165,18 @@ func (c *client) randomWrite() {
 	if slices.ContainsFunc(sent, func(b byte) bool { return b != 0 }) {
 		c.fail("WRITE leaves its payload in memory")
 	}
+	synced := flags != 0
+	if a, _ := c.attr(ino); synced && !status.Ok() && a.Ctime != c.tree.nodes[ino].Ctime {
+		c.accepted(status) // it was accepted, and is not durable
+		status, synced = fuse.OK, false
+	}
 	apply := func() {
-		if c.rewritten(ino).write(off, p); in.WriteFlags != 0 {
+		n := c.rewritten(ino)
+		if n.write(off, p); writeFlags != 0 {
 			n.losePrivileges()
 		}
 	}
-	if a, _ := c.attr(ino); in.Flags != 0 && !status.Ok() && a.Ctime != n.Ctime {
-		c.accepted(status) // it was accepted, and is not durable
-		status = fuse.OK
-		in.Flags = 0
-	}
-	if c.did(status, changes{ino: modified | inodeChanged}, apply) && in.Flags != 0 {
+	if c.did(status, changes{ino: modified | inodeChanged}, apply) && synced {
 		c.synced(status, c.newest())
 	}
 }
@@ -192,11 +201,20 @@ func (c *client) randomCreate() {
 	if !ok {
 		return
 	}
-	mode := c.randomMode()
+	c.create(dir, name, c.randomMode())
+}
+
+// create is CREATE, or without a name TMPFILE.
+func (c *client) create(dir tree.Ino, name string, mode uint32) {
 	in := fuse.CreateIn{InHeader: c.header(dir), Flags: syscall.O_RDWR, Mode: mode}
 	var out fuse.CreateOut
 	c.note("create %.20q in %d", name, dir)
-	status := c.fs.Create(nil, &in, name, &out)
+	var status fuse.Status
+	if name == "" {
+		status = c.fs.Tmpfile(nil, &in, &out)
+	} else {
+		status = c.fs.Create(nil, &in, name, &out)
+	}
 	c.entered(status, dir, name, mode|syscall.S_IFREG, &out.EntryOut, func(n *shade) {
 		c.opens = append(c.opens, handle{n.Ino, in.Flags})
 	})
@@ -251,16 +269,9 @@ func (c *client) randomMake() {
 }
 
 func (c *client) randomTmpfile() {
-	dir, ok := c.dir()
-	if !ok {
-		return
+	if dir, ok := c.dir(); ok {
+		c.create(dir, "", c.randomMode())
 	}
-	var out fuse.CreateOut
-	in := fuse.CreateIn{InHeader: c.header(dir), Flags: syscall.O_RDWR, Mode: 0o600}
-	c.note("tmpfile in %d", dir)
-	c.entered(c.fs.Tmpfile(nil, &in, &out), dir, "", syscall.S_IFREG|0o600, &out.EntryOut, func(n *shade) {
-		c.opens = append(c.opens, handle{n.Ino, in.Flags})
-	})
 }
 
 func (c *client) randomRead() {

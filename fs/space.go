@@ -30,7 +30,7 @@ func (f *FS) reserveFor(records, bytes int, removes bool) error {
 		if _, err := f.prepare(); err != nil {
 			return err
 		}
-		if err := f.noteLoss(f.store.Maintain()); err != nil { // who writes faster than the log is cleaned waits for it
+		if err := f.maintainLocked(); err != nil { // who writes faster than the log is cleaned waits for it
 			return err
 		}
 	}
@@ -60,7 +60,37 @@ func (f *FS) reclaim() (bool, error) {
 	if err := f.flushAll(); err != nil {
 		return false, err
 	}
-	return f.store.Reclaim()
+	reclaimed, err := f.store.Reclaim()
+	if err == nil {
+		err = f.promiseAgain()
+	}
+	return reclaimed, err
+}
+
+// promiseAgain keeps the space of what a commit has left in memory, files without names, for which the commit ended all promises:
+// they may get names. What can't have it any more goes into the log at once, where the promise that has just ended has left room.
+func (f *FS) promiseAgain() error {
+	var n int64
+	for _, file := range f.dirty.files {
+		n += int64(file.bytes) + recordSize
+		for _, c := range file.chunks {
+			n += int64(len(c.ranges)) * recordSize
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	n += n / record.MaxChunk * recordSize
+	if f.store.Reserve(n, true) == nil {
+		f.promised += n
+		return nil
+	}
+	for ino := range f.dirty.files {
+		if err := f.flush(ino); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // freeBytes returns how many bytes could still be written.
