@@ -19,9 +19,10 @@ TIMEOUT ?= 25m
 FUZZTIME ?= 2000x
 # Where goroutines share memory. With -short: the same cases, fewer random rounds. Of fs/vault only what shares a vault: a crash at
 # every operation has one goroutine at a time. The tests of fs and launcher that mount and start sandboxes depend on the pace of
-# the kernel, which the detector changes: `go test -race ./fs ./launcher` by hand.
+# the kernel, which the detector changes: `go test -race ./fs ./launcher` by hand; of fs, what needs no kernel.
 RACE := ./fs/guarded ./fs/vault/transfer ./keyring ./launcher/control ./launcher/wire
 RACE_VAULT := TestReadersBesideSession|TestCreate|TestUpdate
+RACE_FS := TestCrashBeside|TestCrashGroupCommit
 # Whatever runs differently without the experiment.
 PLAIN ?= ./fs/guarded/... ./fs/vault/seal/... ./keyring/...
 SOAKTIME ?= 15m
@@ -58,6 +59,7 @@ lint: setup-check ## format, go vet, staticcheck, shellcheck
 race: setup-check ## the packages that share memory, under the race detector
 	CGO_ENABLED=1 go test -race -short -count=1 -timeout $(TIMEOUT) $(RACE)
 	CGO_ENABLED=1 go test -race -count=1 -timeout $(TIMEOUT) -run '$(RACE_VAULT)' ./fs/vault
+	CGO_ENABLED=1 go test -race -count=1 -timeout $(TIMEOUT) -run '$(RACE_FS)' ./fs
 
 check: lint race test ## what CI runs (under an hour)
 
