@@ -175,6 +175,7 @@ func (p *pair) compareAll() error {
 		stats.Inodes++
 		stats.Names += uint64(len(n.entries))
 		stats.Xattrs += uint64(len(n.xattrs))
+		stats.Strings += uint64(len(n.target))
 		for _, pos := range n.data {
 			if pos != hole {
 				stats.Bytes++
@@ -186,6 +187,10 @@ func (p *pair) compareAll() error {
 	}
 	got := p.tree.Stats()
 	stats.Extents, stats.Memory = got.Extents, got.Memory // looked at by checkTree
+	if got.Strings < stats.Strings {
+		return fmt.Errorf("Stats: %d bytes of strings, there are %d", got.Strings, stats.Strings)
+	}
+	stats.Strings = got.Strings // as many as there ever were
 	orphaned := map[Ino]bool{}
 	p.tree.Orphans(func(ino Ino) bool { orphaned[ino] = true; return true })
 	return errors.Join(same("Stats", got, stats), same("Orphans", orphaned, orphans),
