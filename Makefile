@@ -18,9 +18,8 @@ TIMEOUT ?= 25m
 # The short round of each fuzz target: a count, so that a slow machine can't time out; `soak` gives hours.
 FUZZTIME ?= 2000x
 # Where goroutines share memory. With -short: the same cases, fewer random rounds. Of fs/vault only what shares a vault: a crash at
-# every operation has one goroutine at a time. The tests of fs and launcher that mount and start sandboxes depend on the pace of
-# the kernel, which the detector changes: `go test -race ./fs ./launcher` by hand.
-RACE := ./fs/guarded ./fs/vault/transfer ./keyring ./launcher/control ./launcher/wire
+# every operation has one goroutine at a time.
+RACE := ./fs ./fs/guarded ./fs/vault/transfer ./keyring ./launcher/...
 RACE_VAULT := TestReadersBesideSession|TestCreate|TestUpdate
 # Whatever runs differently without the experiment.
 PLAIN ?= ./fs/guarded/... ./fs/vault/seal/... ./keyring/...

@@ -138,8 +138,15 @@ func (f *FS) keepCommitting() {
 		case <-f.commits.stopped:
 			return
 		}
-		if err := f.Sync(); err == nil && f.maintain() != nil {
+		err := f.Sync()
+		if err == nil {
+			err = f.maintain()
+		}
+		if err != nil {
 			f.commits.failed.Store(true)
+			if !f.lost.Load() {
+				f.changed() // and tried again
+			}
 		}
 	}
 }

@@ -113,6 +113,7 @@ func (f *FS) make(n newNode) (tree.Ino, error) {
 	t := now()
 	a := tree.Attr{Mode: n.mode, Rdev: n.rdev, Atime: t, Mtime: t, Ctime: t}
 	f.own(&a, &dir, n.caller)
+	f.dropForeignSetID(&a)
 	acls, err := f.inherit(&a, &dir, n.umask)
 	if err != nil {
 		return 0, err

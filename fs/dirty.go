@@ -18,6 +18,10 @@ const (
 	eagerFlush = 1 << 20
 )
 
+// maxRanges is how many ranges a chunk may have before its file is flushed: a program that writes every other byte would else take
+// more memory for the ranges, on the heap, than the chunk has.
+const maxRanges = 256
+
 var errNoChunk = errors.New("no guarded memory for what is written")
 
 // dirtyFiles holds what was written to files and is not in the log yet, in chunks of guarded memory. Overwriting it costs

@@ -152,8 +152,8 @@ var operations = [...]operation{
 	// go-fuse's.
 	opSetattr:     {in: size[fuse.SetAttrIn]()},
 	opStatfs:      {in: inHeader},
-	opFsync:       long(operation{in: size[fuse.FsyncIn]()}),
-	opFsyncdir:    long(operation{in: size[fuse.FsyncIn]()}),
+	opFsync:       {in: size[fuse.FsyncIn](), do: syncing(fuse.RawFileSystem.Fsync)},
+	opFsyncdir:    {in: size[fuse.FsyncIn](), do: syncing(fuse.RawFileSystem.FsyncDir)},
 	opGetlk:       {in: size[fuse.LkIn]()},
 	opSetlk:       {in: size[fuse.LkIn]()},
 	opSetlkw:      long(operation{in: size[fuse.LkIn]()}),
@@ -197,6 +197,19 @@ func exchange[In, Out any](do func(w *worker, in *In, out *Out) fuse.Status) ope
 	return operation{in: size[In](), do: func(w *worker) {
 		w.reply(do(w, at[In](w.in), at[Out](w.out())), size[Out]())
 	}}
+}
+
+// syncing makes an operation of FSYNC or FSYNCDIR. It waits for the disk, and many wait for the same commit: with a worker for each,
+// sixteen programs that sync would leave nobody to answer others. So it waits in a goroutine, without a worker and its memory.
+func syncing(sync func(f fuse.RawFileSystem, cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status) func(w *worker) {
+	return func(w *worker) {
+		l, in := w.loop, *at[fuse.FsyncIn](w.in)
+		l.all.Go(func() { // the descriptor stays open until it is answered
+			status := sync(l.fs, nil, &in)
+			head := fuse.OutHeader{Length: uint32(outHeader), Status: -int32(status), Unique: in.Unique}
+			l.dev.write(bytesOf(&head)) // a kernel that has let go wants no answer
+		})
+	}
 }
 
 // named makes an operation of a structure and a name that come, and a structure that goes.

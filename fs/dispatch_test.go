@@ -55,6 +55,7 @@ func (w *wire) send(t testing.TB, parts ...[]byte) []byte {
 	w.take(n)
 	w.serve()
 	w.wipe()
+	w.loop.all.Wait() // for who answers without the worker
 	if !isZero(w.buf) {
 		t.Fatalf("opcode %d: the buffer was not wiped", at[fuse.InHeader](parts[0]).Opcode)
 	}

@@ -2,7 +2,8 @@
 //
 // An [FS] answers the FUSE protocol (go-fuse's fuse.RawFileSystem) for a tree that never changes, and a [Server] reads the requests
 // of a mount and lets it answer. An FS holds no tree of its own: names, attributes and the places of contents come from a [Source],
-// an open vault, and decrypted blocks from a [Blocks], the guarded cache. A node id is the vault's inode number; numbers are never reused, so the generation is always 0.
+// an open vault, and decrypted blocks from a [Blocks], the guarded cache. A node id is the vault's inode number; numbers are never
+// reused, so the generation is always 0.
 //
 // # A request
 //

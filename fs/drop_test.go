@@ -68,13 +68,17 @@ func TestPageCacheIsEmptyAfterLastClose(t *testing.T) {
 	}
 
 	without := mount(t, m, mountOptions{wrap: func(f *FS) fuse.RawFileSystem { return deaf{f} }})
-	use(without)
-	// The kernel may have taken a page back meanwhile.
-	if got := without.cached(t, mapped, len(data)); len(got) < len(data)*9/10 {
-		t.Fatalf("without notifications the page cache holds %d bytes of the mapped file, want nearly all %d", len(got), len(data))
-	}
-	if got := without.cached(t, executed, len(program)); len(got) == 0 {
-		t.Fatal("without notifications the page cache holds nothing of the executed file")
+	// The kernel takes pages back whenever it likes: when memory is short, when DAMON finds them cold, when somebody writes
+	// drop_caches. It does not do so each time.
+	for tries := 10; ; tries-- {
+		use(without)
+		m, x := len(without.cached(t, mapped, len(data))), len(without.cached(t, executed, len(program)))
+		if m >= len(data)*9/10 && x > 0 {
+			break
+		}
+		if tries == 1 {
+			t.Fatalf("without notifications the page cache holds %d bytes of the mapped file, want nearly all %d, and %d of the executed one", m, len(data), x)
+		}
 	}
 
 	with := mount(t, m, mountOptions{})

@@ -36,14 +36,12 @@ func (f *FS) flush(ino tree.Ino) error {
 	return nil
 }
 
-// flushAll makes records of all that waits in memory, but of what has no name any more: nobody will find that after a crash.
+// flushAll makes records of all that waits in memory. A commit follows, and with it ends what was reserved for these records: so also
+// of what has no name, although nobody will find that after a crash. What stayed dirty would meet a full disk without its space.
 func (f *FS) flushAll() error {
 	for e := f.dirty.order.Front(); e != nil; {
 		file := e.Value.(*dirtyFile)
 		e = e.Next() // flush takes it out of the list
-		if _, orphan := f.orphans[file.ino]; orphan {
-			continue
-		}
 		if err := f.flush(file.ino); err != nil {
 			return err
 		}
@@ -81,6 +79,7 @@ func (f *FS) chunkOf(ino tree.Ino, off uint64) (*dirtyFile, *chunk, error) {
 
 // keep copies written bytes into dirty chunks. Size and times are pending by then: a flush on the way puts them.
 func (f *FS) keep(h *fuse.InHeader, ino tree.Ino, off uint64, data [][]byte) error {
+	crowded := false
 	for _, p := range data {
 		for len(p) > 0 {
 			file, c, err := f.chunkOf(ino, off)
@@ -94,10 +93,11 @@ func (f *FS) keep(h *fuse.InHeader, ino tree.Ino, off uint64, data [][]byte) err
 				file.fresh += f.unmapped(ino, start+uint64(from), to-from)
 			})
 			f.dirty.account(file, bytes)
+			crowded = crowded || len(c.ranges) > maxRanges
 			p, off = p[n:], off+uint64(n)
 		}
 	}
-	if file := f.dirty.files[ino]; file != nil && file.bytes >= eagerFlush {
+	if file := f.dirty.files[ino]; file != nil && (file.bytes >= eagerFlush || crowded) {
 		f.waits(h)
 		return f.flush(ino)
 	}

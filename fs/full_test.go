@@ -89,8 +89,8 @@ func TestFullDisk(t *testing.T) {
 
 // TestOverwritingTakesNoSpace: what is dirty already has its space, and is overwritten on a full disk too.
 func TestOverwritingTakesNoSpace(t *testing.T) {
-	var last int64
-	s := &reserveStore{told: func(n int64) { last = n }}
+	var last atomic.Int64
+	s := &reserveStore{told: last.Store}
 	m := newVolume(t).mount(t, volumeOptions{store: func(real Store) Store { s.Store = real; return s }})
 	f, err := os.Create(m.path("f"))
 	must(t, err)
@@ -98,7 +98,7 @@ func TestOverwritingTakesNoSpace(t *testing.T) {
 	for i, want := range []int64{100_000, 0, 0} {
 		_, err := f.WriteAt(make([]byte, 100_000), 0)
 		must(t, err)
-		if last < want || last > want+1000 {
+		if last := last.Load(); last < want || last > want+1000 {
 			t.Errorf("write %d reserves %d bytes, want some more than %d", i, last, want)
 		}
 	}
@@ -125,5 +125,55 @@ func TestStatfsOfWritable(t *testing.T) {
 	used := (int64(after.Blocks) - int64(after.Bfree)) - (int64(before.Blocks) - int64(before.Bfree))
 	if before.Bfree == 0 || before.Bavail != before.Bfree || used < 2047 || used > 2049 || after.Files-after.Ffree != 2 || after.Ffree == 0 {
 		t.Errorf("before %+v\nafter 8 MiB %+v", before, after)
+	}
+}
+
+// TestUnnamedKeepsItsSpace: what was accepted of files without a name is still readable when a commit has ended all reservations and
+// others have filled the disk; the mount stays writable.
+func TestUnnamedKeepsItsSpace(t *testing.T) {
+	const files, size = 20, 900_000
+	dir := t.TempDir()
+	must(t, unix.Mount("disk", dir, "tmpfs", restricted, "size=64m"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, 0)) })
+	v, err := makeVolume(dir)
+	must(t, err)
+	t.Cleanup(v.master.Destroy)
+	m := v.mount(t, volumeOptions{budget: 64 << 20, dirty: 40 << 20})
+	contents := bytes.Repeat([]byte("t"), size)
+	var unnamed []*os.File
+	for range files {
+		fd, err := unix.Open(m.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		must(t, err)
+		f := os.NewFile(uintptr(fd), "unnamed")
+		defer f.Close()
+		_, err = f.Write(contents)
+		must(t, err)
+		unnamed = append(unnamed, f)
+	}
+	must(t, m.fs.Sync())
+	for i := 0; err == nil; i++ {
+		err = os.WriteFile(m.path(fmt.Sprint(i)), make([]byte, 1<<20), 0o644)
+	}
+	wantErr(t, "filling the disk", err, unix.ENOSPC)
+	got := make([]byte, size)
+	for _, f := range unnamed {
+		if n, err := f.ReadAt(got, 0); err != nil || !bytes.Equal(got[:n], contents) {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+	}
+	wantErr(t, "removing", os.Remove(m.path("0")), nil)
+	wantErr(t, "sync", m.fs.Sync(), nil)
+}
+
+// TestTruncatingOpenReserves: O_TRUNC takes a record, and that its space.
+func TestTruncatingOpenReserves(t *testing.T) {
+	var reserved int64
+	s := &reserveStore{told: func(n int64) { reserved += n }}
+	m := newVolume(t).mount(t, volumeOptions{store: func(real Store) Store { s.Store = real; return s }})
+	must(t, os.WriteFile(m.path("f"), []byte("contents"), 0o644))
+	before := reserved
+	must(t, with(m.path("f"), unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil }))
+	if reserved < before+recordSize {
+		t.Errorf("%d bytes are reserved for it", reserved-before)
 	}
 }

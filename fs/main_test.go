@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"encfsrun/internal/testkit"
 )
 
 // mountSource marks the mounts of these tests in /proc/self/mountinfo.
@@ -28,6 +30,7 @@ const (
 
 // TestMain runs the tests in a mount namespace that is gone with them, so that no mount outlives even a killed run.
 func TestMain(m *testing.M) {
+	testkit.QuickExits()
 	if name := os.Getenv(childVariable); name != "" {
 		be, found := children[name]
 		if !found {

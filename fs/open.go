@@ -157,6 +157,12 @@ func (f *FS) truncateOpen(ino tree.Ino, unprivileged bool) error {
 	if err != nil {
 		return err
 	}
+	if err := f.reserveRemoval(3, 0); err != nil {
+		return err
+	}
+	if err := f.makePendingRoom(); err != nil {
+		return err
+	}
 	if err := f.written(&a, unprivileged); err != nil {
 		return err
 	}

@@ -46,3 +46,43 @@ func TestOwnerOfWritable(t *testing.T) {
 		}
 	}
 }
+
+// TestNoSetIDOfOthers: who is shown as the owner of what is stored as another's leaves nothing that is setuid to that other, neither
+// made so nor changed through a mapping; and a sandbox leaves nothing that is setuid at all.
+func TestNoSetIDOfOthers(t *testing.T) {
+	for _, sandbox := range []bool{false, true} {
+		v := newVolume(t)
+		m := v.mount(t, volumeOptions{others: true})
+		must(t, os.Mkdir(m.path("d"), 0o755))
+		create(t, m.path("packed"), actor{}, 0o6755, "x")
+		create(t, m.path("kept"), actor{}, 0o6755, "x")
+		create(t, m.path("own"), alice, 0o755, "x")
+		m.unmount(t)
+
+		options := Options{Owner: &Owner{UID: uint32(alice.uid), GID: uint32(alice.gid)}, RefuseOutsiders: sandbox}
+		m = v.mount(t, volumeOptions{Options: options, others: true})
+		letThrough(t, m.dir)
+		alice.do(t, func() {
+			must(t, with(m.path("d", "made"), unix.O_WRONLY|unix.O_CREAT, func(fd int) error { return unix.Fchmod(fd, 0o6755) }))
+			must(t, unix.Mknod(m.path("d", "mknod"), unix.S_IFREG|0o6755, 0))
+			must(t, unix.Chmod(m.path("own"), 0o6755))
+			must(t, with(m.path("packed"), unix.O_RDWR, func(fd int) error {
+				b, err := unix.Mmap(fd, 0, 1, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+				if err != nil {
+					return err
+				}
+				b[0] = 'y'
+				return errors.Join(unix.Msync(b, unix.MS_SYNC), unix.Munmap(b))
+			}))
+		})
+		m.unmount(t)
+
+		m = v.mount(t, volumeOptions{})
+		for name, want := range map[string]bool{"d/made": false, "d/mknod": false, "packed": false, "kept": true, "own": !sandbox} {
+			if mode := stat(t, m.path(name)).Mode; (mode&(unix.S_ISUID|unix.S_ISGID) != 0) != want {
+				t.Errorf("sandbox %v: %s is stored with mode %o", sandbox, name, mode)
+			}
+		}
+		m.unmount(t)
+	}
+}

@@ -111,7 +111,7 @@ func (f *FS) noteAccess(ino tree.Ino, flags uint32) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.reserve(1, 0) == nil && f.makePendingRoom() == nil {
+	if f.reserveSpare(1) == nil && f.makePendingRoom() == nil {
 		f.touch(ino, accessed, t)
 	}
 }

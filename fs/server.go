@@ -28,8 +28,8 @@ const (
 )
 
 // MaxRead returns the largest read request in bytes, a power of two, for a budget of guarded memory in bytes. It is to be given
-// as max_read=… to mount(2) and to NewServer: 128 KiB from 3 MiB on, 1 MiB from 18 MiB on. A file that lies in one piece then needs no more blocks for
-// a read than one request may take, since it meets one more block than it could fill.
+// as max_read=… to mount(2) and to NewServer: 128 KiB from 3 MiB on, 1 MiB from 18 MiB on. A file that lies in one piece then needs
+// no more blocks for a read than one request may take, since it meets one more block than it could fill.
 func MaxRead(budget int64) int {
 	blocks := budget / requestShare / vault.BlockSize
 	n := maxRead

@@ -106,6 +106,7 @@ func (f *FS) apply(in *fuse.SetAttrIn, a *tree.Attr) {
 	t := now()
 	if in.Valid&fuse.FATTR_MODE != 0 {
 		a.Mode = a.Mode&syscall.S_IFMT | in.Mode&0o7777
+		f.dropForeignSetID(a)
 	}
 	if f.opts.Owner == nil {
 		if in.Valid&fuse.FATTR_UID != 0 {

@@ -25,6 +25,17 @@ func (f *FS) reserve(records, bytes int) error { return f.reserveFor(records, by
 // reserveRemoval is reserve for what makes room: it works on a full disk.
 func (f *FS) reserveRemoval(records, bytes int) error { return f.reserveFor(records, bytes, true) }
 
+// reserveSpare is reserve for what may as well be left out: nothing is committed or cleaned for it. A read on a full disk must not
+// write a checkpoint.
+func (f *FS) reserveSpare(records int) error {
+	n := int64(records) * recordSize
+	err := f.store.Reserve(n, false)
+	if err == nil {
+		f.promised += n
+	}
+	return err
+}
+
 func (f *FS) reserveFor(records, bytes int, removes bool) error {
 	n := int64(bytes) + int64(records)*recordSize
 	n += n / record.MaxChunk * recordSize // long contents are more than one record

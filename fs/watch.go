@@ -47,15 +47,19 @@ func (t *watch) stir() {
 // look looks until nobody answers anything.
 func (t *watch) look(l *loop) {
 	var before [maxWorkers]uint64 // what each worker answered at the last look
-	for quiet := 0; quiet < quietTicks; quiet++ {
-		time.Sleep(tick)
-		if t.each(l, &before) {
-			quiet = 0
+	for {
+		for quiet := 0; quiet < quietTicks; quiet++ {
+			time.Sleep(tick)
+			if t.each(l, &before) {
+				quiet = 0
+			}
 		}
-	}
-	t.asleep.Store(true)
-	if t.each(l, &before) { // somebody began before he could see that this sleeps
-		t.stir()
+		t.asleep.Store(true)
+		// Somebody may have begun before he could see that this sleeps. It does not wake itself: by then the mount may have ended,
+		// and the channel be closed.
+		if !t.each(l, &before) || !t.asleep.CompareAndSwap(true, false) {
+			return
+		}
 	}
 }
 

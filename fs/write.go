@@ -96,6 +96,7 @@ func (f *FS) written(a *tree.Attr, unprivileged bool) error {
 	if unprivileged {
 		dropSetID(a)
 	}
+	f.dropForeignSetID(a)
 	(modified | inodeChanged).set(a, now())
 	return f.dropCapabilities(a.Ino)
 }
@@ -104,6 +105,23 @@ func (f *FS) written(a *tree.Attr, unprivileged bool) error {
 func dropSetID(a *tree.Attr) {
 	a.Mode &^= syscall.S_ISUID
 	if a.Mode&syscall.S_IXGRP != 0 {
+		a.Mode &^= syscall.S_ISGID
+	}
+}
+
+// dropForeignSetID clears setuid and setgid of what is shown as somebody's but stored as another's. Who is shown as the owner may set
+// them, and change the contents through a mapping, which clears nothing: so a program in a sandbox could leave a file that is setuid
+// to its packed owner, root as a rule, and that an export by root would make one of the host's. Of a sandbox none are stored at all:
+// its ids are not the host's.
+func (f *FS) dropForeignSetID(a *tree.Attr) {
+	owner := f.opts.Owner
+	if owner == nil || isDir(a.Mode) {
+		return
+	}
+	if a.UID != owner.UID || f.opts.RefuseOutsiders {
+		a.Mode &^= syscall.S_ISUID
+	}
+	if a.GID != owner.GID || f.opts.RefuseOutsiders {
 		a.Mode &^= syscall.S_ISGID
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"encfsrun/fs/guarded"
+	"encfsrun/internal/testkit"
 )
 
 // Tests that need another process (a terminal, another user, a helper that
@@ -25,10 +26,12 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	testkit.QuickExits()
 	if mode := os.Getenv(childMode); mode != "" {
 		children[mode]()
 		os.Exit(0)
 	}
+	testkit.DefaultSignals()
 	os.Exit(m.Run())
 }
 
@@ -62,8 +65,7 @@ func childCommand(t testing.TB, mode string, args any) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	// The race detector would let each child sleep a second at its end.
-	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0", childMode+"="+mode, childArgs+"="+string(text))
+	cmd.Env = append(os.Environ(), childMode+"="+mode, childArgs+"="+string(text))
 	cmd.Stderr = os.Stderr
 	return cmd
 }

@@ -19,7 +19,7 @@ import (
 type MountOptions struct {
 	ReadOnly bool   // MS_RDONLY: the kernel refuses writes and keeps no access times
 	FSName   string // the source that the mount table shows: the vault's absolute path
-	MaxRead  int    // bytes; must equal the server's MaxWrite, or go-fuse's buffers don't fit
+	MaxRead  int    // bytes of the largest READ; must equal what the server is told
 }
 
 // MountpointProblem is why a directory can't be mounted on.

@@ -2,10 +2,8 @@ package launcher
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
 	"time"
 
@@ -145,17 +143,6 @@ func (r *run) ending() {
 		patience = DefaultEndTimeout
 	}
 	r.late = time.After(patience)
-}
-
-// count counts a signal that asks for the end. The second one during the end
-// says that it takes too long.
-func (r *run) count(s syscall.Signal) {
-	if s != unix.SIGINT && s != unix.SIGTERM {
-		return
-	}
-	if r.asked++; r.asked > 1 && r.late != nil {
-		r.giveUp()
-	}
 }
 
 // giveUp kills the file system. While it is stopped or stuck, a program with a
@@ -311,178 +298,4 @@ func (r *run) cut(s syscall.Signal) {
 		r.status, r.settled = Status{Signal: s}, true
 	}
 	r.kill()
-}
-
-// forwarded are the signals that are passed on to the program: all but those
-// that can't be caught, that are about this process alone, and that its caller
-// told it to ignore.
-func forwarded() []os.Signal {
-	var list []os.Signal
-	for number := syscall.Signal(1); number < 65; number++ {
-		switch number {
-		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU,
-			unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSTKFLT, unix.SIGPROF:
-			continue
-		}
-		if !signal.Ignored(number) {
-			list = append(list, number)
-		}
-	}
-	return list
-}
-
-// signal passes a signal on. Before PID 1 was told to go on, one that asks for
-// the end ends the run; from then on PID 1 delivers it when the program is there.
-func (r *run) signal(s syscall.Signal) {
-	r.count(s)
-	if !r.going {
-		switch s {
-		case unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT:
-			r.cut(s)
-		}
-		return
-	}
-	if s == unix.SIGCONT {
-		r.resume(r.terminal.inFront() && r.terminal.wanted)
-		return
-	}
-	// A Ctrl-C of the moment before the program had the terminal is the
-	// program's business, as all later ones are.
-	early := s == unix.SIGINT && !r.started && r.terminal != nil && r.terminal.wanted
-	if (s == unix.SIGINT || s == unix.SIGTERM) && !r.stopping && !early {
-		r.stopping = true
-		patience := r.o.StopTimeout
-		if patience == 0 {
-			patience = DefaultStopTimeout
-		}
-		r.stop = time.After(patience)
-	}
-	// What is typed at a terminal is meant for a whole process group.
-	typed := s == unix.SIGTSTP || (s == unix.SIGINT || s == unix.SIGQUIT) && r.terminal.inFront()
-	r.say(message{Kind: saySignal, Signal: s, Group: typed})
-}
-
-// stopped does what a shell would if it were the program's parent: give it the
-// terminal if that is what it stopped for, else stop too, so that the shell
-// that started the launcher sees a stopped job. Its fg or bg sends SIGCONT.
-//
-// A program that was asked to end and stops instead is continued: if the
-// launcher stopped with it, the clock of StopTimeout would stand still, and the
-// program would live for as long as it likes.
-func (r *run) stopped(s syscall.Signal) {
-	if r.stopping {
-		r.resume(false)
-		return
-	}
-	if r.terminal == nil {
-		return
-	}
-	asks := s == unix.SIGTTIN || s == unix.SIGTTOU
-	if asks && (r.terminal.given || r.terminal.inFront()) {
-		r.resume(true)
-		return
-	}
-	if !r.terminal.stoppable() {
-		if s != unix.SIGSTOP {
-			r.resume(false)
-		}
-		return
-	}
-	r.terminal.wanted = r.terminal.wanted || asks
-	r.terminal.reclaim()
-	unix.Kill(unix.Getpid(), unix.SIGSTOP)
-}
-
-// resume continues the program, in the foreground or not.
-func (r *run) resume(front bool) {
-	if front {
-		r.terminal.given, r.terminal.wanted = true, true
-	}
-	r.say(message{Kind: sayResume, Foreground: front})
-}
-
-// startInit starts PID 1 in its namespaces and connects to it. The returned
-// function frees the thread that started it, whose end would be taken for this
-// process's by the kernel (prctl(2), PR_SET_PDEATHSIG).
-func (r *run) startInit() (release func(), err error) {
-	if err := inheritNothing(); err != nil {
-		return nil, setupError("close what was inherited", err)
-	}
-	if r.plan.Confine.CoreLimit == 0 {
-		// The limit alone does not count where core_pattern is a pipe: the
-		// program's memory would go there. What is inherited here it can't reach.
-		err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without core dumps
-			return nil, setupError("forbid core dumps", err)
-		}
-	}
-	conn, theirs, err := wire.Pair()
-	if err != nil {
-		return nil, &SetupError{Step: "start the sandbox", Detail: err.Error()}
-	}
-	defer theirs.Close()
-	plan, err := r.plan.encode()
-	if err != nil {
-		conn.Close()
-		return nil, &SetupError{Step: "start the sandbox", Detail: err.Error()}
-	}
-	defer plan.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		conn.Close()
-		return nil, setupError("open "+os.DevNull, err)
-	}
-	defer null.Close()
-	files := []*os.File{r.o.Stdin, r.o.Stdout, r.o.Stderr, theirs, plan}
-	for i := range files {
-		if files[i] == nil {
-			files[i] = null
-		}
-	}
-	type outcome struct {
-		process *os.Process
-		err     error
-	}
-	done, released := make(chan outcome), make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		process, err := os.StartProcess("/proc/self/exe", []string{initName}, &os.ProcAttr{
-			Env: []string{}, Files: files, Sys: namespaces(r.plan),
-		})
-		done <- outcome{process, err}
-		<-released
-	}()
-	result := <-done
-	if result.err != nil {
-		close(released)
-		conn.Close()
-		return nil, missingNamespaces(result.err)
-	}
-	r.conn, r.process = conn, result.process
-	return func() { close(released) }, nil
-}
-
-// namespaces is how PID 1 is cloned: into new namespaces, with one id mapped,
-// and with the few capabilities over them that making the sandbox takes.
-// (Ambient ones, because its uid is not 0 inside and an exec would drop others.)
-func namespaces(plan *Plan) *syscall.SysProcAttr {
-	id := plan.Identity
-	attributes := &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP,
-		UidMappings:                []syscall.SysProcIDMap{{ContainerID: id.UID, HostID: id.HostUID, Size: 1}},
-		GidMappings:                []syscall.SysProcIDMap{{ContainerID: id.GID, HostID: id.HostGID, Size: 1}},
-		GidMappingsEnableSetgroups: id.Dedicated,
-		AmbientCaps:                []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE},
-		Pdeathsig:                  syscall.SIGKILL,
-	}
-	if plan.Net == NetNone {
-		attributes.Cloneflags |= unix.CLONE_NEWNET
-		attributes.AmbientCaps = append(attributes.AmbientCaps, unix.CAP_NET_ADMIN)
-	}
-	if id.Dedicated {
-		attributes.AmbientCaps = append(attributes.AmbientCaps, unix.CAP_SETUID, unix.CAP_SETGID)
-	}
-	return attributes
 }

@@ -46,13 +46,21 @@ func inBackground(t *testing.T, o launcher.Options, filesystem launcher.Filesyst
 	case b.pid = <-started:
 	case r := <-b.done:
 		t.Fatalf("not started: %v", r.failure)
-	case <-time.After(10 * time.Second):
-		t.Fatal("not started for ten seconds")
+	case <-time.After(30 * time.Second):
+		t.Fatal("not started for thirty seconds")
 	}
 	if _, err := b.text.ReadString('\n'); err != nil {
 		t.Fatalf("the program says nothing: %v", (<-b.done).failure)
 	}
 	return b
+}
+
+// says wants the program to print a line next.
+func (b *background) says(t *testing.T, want string) {
+	t.Helper()
+	if line, err := b.text.ReadString('\n'); line != want+"\n" {
+		t.Fatalf("the program says %q, %v; want %q", line, err, want)
+	}
 }
 
 // end waits for the end of the run.
@@ -65,7 +73,7 @@ func (b *background) end(t *testing.T) result {
 		must(t, err)
 		r.out = string(rest)
 		return r
-	case <-time.After(15 * time.Second):
+	case <-time.After(40 * time.Second):
 		t.Fatal("the run does not end")
 		return result{}
 	}
@@ -93,7 +101,7 @@ func processes(t *testing.T, pid int) []int {
 // gone waits until none of pids exists, not even as a zombie.
 func gone(t *testing.T, pids []int) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		var left []int
 		for _, pid := range pids {
 			if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
@@ -113,17 +121,32 @@ func testSignals(t *testing.T) {
 	b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c",
 		`trap 'echo usr1' USR1; trap 'echo hup' HUP; trap 'echo int; exit 3' INT; echo ready; while :; do sleep 0.05; done`}},
 		newMemory(), launcher.RunOptions{})
-	for _, s := range []syscall.Signal{unix.SIGUSR1, unix.SIGHUP, unix.SIGINT} {
-		must(t, unix.Kill(os.Getpid(), s))
-		time.Sleep(200 * time.Millisecond)
+	for _, s := range []struct {
+		signal syscall.Signal
+		says   string
+	}{{unix.SIGUSR1, "usr1"}, {unix.SIGHUP, "hup"}, {unix.SIGINT, "int"}} {
+		must(t, unix.Kill(os.Getpid(), s.signal))
+		b.says(t, s.says)
 	}
-	if r := b.end(t); r.failure != nil || r.Code != 3 || r.out != "usr1\nhup\nint\n" {
-		t.Errorf("the program saw %q and ended with %v, %v", r.out, r.Status, r.failure)
+	if r := b.end(t); r.failure != nil || r.Code != 3 || r.out != "" {
+		t.Errorf("the program saw %q more and ended with %v, %v", r.out, r.Status, r.failure)
 	}
 	b = inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", "echo ready; exec sleep 60"}}, newMemory(), launcher.RunOptions{})
 	must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
 	if r := b.end(t); r.failure != nil || r.Signal != unix.SIGTERM {
 		t.Errorf("after SIGTERM: %v, %v", r.Status, r.failure)
+	}
+}
+
+// testNohup: the program inherits what the launcher's caller ignores.
+func testNohup(t *testing.T) {
+	binary, err := os.Readlink("/proc/self/exe")
+	must(t, err)
+	out, err := exec.Command("/usr/bin/nohup", binary, "role-launch", "/bin/grep", "SigIgn", "/proc/self/status").Output()
+	var ignored uint64
+	fmt.Sscanf(string(out), "SigIgn: %x", &ignored)
+	if err != nil || ignored&(1<<(unix.SIGHUP-1)) == 0 {
+		t.Errorf("%v, the program says %q", err, out)
 	}
 }
 
@@ -147,7 +170,7 @@ func testStopTimeout(t *testing.T) {
 }
 
 // roleDaemons leaves processes behind that ignore everything, one of them in a
-// session of its own and with another parent.
+// session of its own and with another parent. It ends with its standard input.
 func roleDaemons([]string) int {
 	for range 3 {
 		cmd := exec.Command("/proc/self/exe", "role-ignore")
@@ -162,15 +185,18 @@ func roleDaemons([]string) int {
 	if shell.Run() != nil {
 		return 1
 	}
-	time.Sleep(100 * time.Millisecond)
 	fmt.Println("ready")
-	time.Sleep(300 * time.Millisecond)
+	os.Stdin.Read(make([]byte, 1))
 	return 5
 }
 
 func testOrphans(t *testing.T) {
-	b := inBackground(t, launcher.Options{Command: []string{self, "role-daemons"}}, newMemory(), launcher.RunOptions{})
+	input, end, err := os.Pipe()
+	must(t, err)
+	defer input.Close()
+	b := inBackground(t, launcher.Options{Command: []string{self, "role-daemons"}}, newMemory(), launcher.RunOptions{Stdin: input})
 	pids := processes(t, b.pid)
+	end.Close()
 	if len(pids) != 7 {
 		t.Errorf("%d processes in the sandbox, wanted PID 1, the program and five orphans", len(pids))
 	}
@@ -279,6 +305,8 @@ func testLauncherKilled(t *testing.T) {
 	must(t, err)
 	output, err := cmd.StdoutPipe()
 	must(t, err)
+	_, err = cmd.StdinPipe() // open until it has been killed
+	must(t, err)
 	must(t, cmd.Start())
 	line, err := bufio.NewReader(errors).ReadString('\n')
 	must(t, err)
@@ -296,103 +324,6 @@ func testLauncherKilled(t *testing.T) {
 	gone(t, pids)
 }
 
-func testFilesystemDies(t *testing.T) {
-	for _, program := range []string{
-		"echo ready; exec sleep 60",
-		"echo ready; while cat /app/file >/dev/null 2>&1; do :; done; exit 9", // notices first
-	} {
-		filesystem := &child{done: make(chan struct{})}
-		b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", program}}, filesystem, launcher.RunOptions{})
-		pids := processes(t, b.pid)
-		must(t, filesystem.cmd.Process.Kill())
-		r := b.end(t)
-		var failed *launcher.FilesystemError
-		if !errors.As(r.failure, &failed) || failed.Stage != launcher.StageServe {
-			t.Errorf("%v, %v", r.Status, r.failure)
-		}
-		gone(t, pids)
-	}
-}
-
-// testFilesystemHangs stops the file system's process while the program waits
-// for it, so that not even SIGKILL ends the program: the clock, or a second
-// SIGTERM, ends the file system.
-func testFilesystemHangs(t *testing.T) {
-	const reads = "echo ready; sleep 0.3; exec cat /app/big"
-	const idles = "echo ready; sleep 0.6"
-	for _, test := range []struct {
-		name, program string
-		signals       int
-		end           time.Duration
-	}{
-		{"a signal and the clock, a request under way", reads, 1, 300 * time.Millisecond},
-		{"two signals, a request under way", reads, 2, time.Minute},
-		{"the clock, when the program has ended", idles, 0, 300 * time.Millisecond},
-		{"two signals, when the program has ended", idles, 2, time.Minute},
-	} {
-		filesystem := &child{done: make(chan struct{})}
-		b := inBackground(t, launcher.Options{Command: []string{"/bin/sh", "-c", test.program}}, filesystem,
-			launcher.RunOptions{StopTimeout: 200 * time.Millisecond, EndTimeout: test.end})
-		must(t, filesystem.cmd.Process.Signal(unix.SIGSTOP))
-		time.Sleep(time.Second)
-		for range test.signals {
-			must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
-			time.Sleep(500 * time.Millisecond)
-		}
-		r := b.end(t)
-		var failed *launcher.FilesystemError
-		if !errors.As(r.failure, &failed) || failed.Stage != launcher.StageHang {
-			t.Errorf("%s: %v, %v", test.name, r.Status, r.failure)
-		}
-	}
-}
-
-// stuck never answers to Attach.
-type stuck struct{ memory }
-
-func (s *stuck) Attach(*os.File, launcher.Mounted) error {
-	<-s.done
-	return errors.New("killed")
-}
-
-func (s *stuck) Kill() { close(s.done) }
-
-func testAttachHangs(t *testing.T) {
-	filesystem := &stuck{*newMemory()}
-	plan := build(t, launcher.Options{Command: []string{"true"}})
-	ended := make(chan error, 1)
-	go func() {
-		_, err := launcher.Run(plan, filesystem, launcher.RunOptions{})
-		ended <- err
-	}()
-	for {
-		select {
-		case err := <-ended:
-			var failed *launcher.FilesystemError
-			if !errors.As(err, &failed) || failed.Stage != launcher.StageHang {
-				t.Errorf("ended with %v", err)
-			}
-			return
-		case <-time.After(500 * time.Millisecond):
-			must(t, unix.Kill(os.Getpid(), unix.SIGTERM))
-		}
-	}
-}
-
-// broken fails to attach.
-type broken struct{ memory }
-
-func (b *broken) Attach(*os.File, launcher.Mounted) error { return errors.New("no memory") }
-
-func testAttachFails(t *testing.T) {
-	filesystem := &broken{*newMemory()}
-	r := launch(t, build(t, launcher.Options{Command: []string{"echo", "never"}}), filesystem, strings.NewReader(""), launcher.RunOptions{})
-	var failed *launcher.FilesystemError
-	if !errors.As(r.failure, &failed) || failed.Stage != launcher.StageAttach || r.out != "" || filesystem.finished != 1 {
-		t.Errorf("%v, %q, finished %d times", r.failure, r.out, filesystem.finished)
-	}
-}
-
 func testHundredRuns(t *testing.T) {
 	count := func() (fds, mounts int) {
 		entries, err := os.ReadDir("/proc/self/fd")
@@ -403,7 +334,11 @@ func testHundredRuns(t *testing.T) {
 	}
 	run(t, launcher.Options{}, "true") // what the runtime keeps open from now on
 	fds, _ := count()
-	for i := range 100 {
+	runs := 100
+	if testing.Short() {
+		runs = 10
+	}
+	for i := range runs {
 		if r := run(t, launcher.Options{MaxRead: oddRead}, "true"); r.failure != nil || r.Code != 0 {
 			t.Fatalf("run %d: %v, %v", i, r.Status, r.failure)
 		}

@@ -70,21 +70,41 @@ func (s *session) types(keys string) {
 // expect waits until the terminal shows want, and forgets everything up to it.
 func (s *session) expect(want string) {
 	s.t.Helper()
-	for late := time.After(10 * time.Second); ; {
+	if !s.shows(want, 30*time.Second) {
+		s.t.Fatalf("the terminal does not show %q but %q", want, s.text)
+	}
+}
+
+// shows waits for it.
+func (s *session) shows(want string, patience time.Duration) bool {
+	for late := time.After(patience); ; {
 		if _, after, ok := strings.Cut(s.text, want); ok {
 			s.text = after
-			return
+			return true
 		}
 		select {
 		case more, ok := <-s.seen:
 			if !ok {
-				s.t.Fatalf("the terminal closed before %q; it shows %q", want, s.text)
+				return false // it was closed
 			}
 			s.text += string(more)
 		case <-late:
-			s.t.Fatalf("the terminal does not show %q but %q", want, s.text)
+			return false
 		}
 	}
+}
+
+// insists types a key until the terminal shows want: who it is meant for may
+// not be there yet, and no terminal says so.
+func (s *session) insists(key, want string) {
+	s.t.Helper()
+	for range 10 {
+		s.types(key)
+		if s.shows(want, 3*time.Second) {
+			return
+		}
+	}
+	s.t.Fatalf("the terminal does not show %q but %q", want, s.text)
 }
 
 // roleTrap says when it is interrupted.
@@ -124,9 +144,8 @@ func testTerminal(t *testing.T) {
 	s.types("echo shell is ba''ck\n")
 	s.expect("shell is back")
 	s.types("fg\n")
-	time.Sleep(300 * time.Millisecond)
-	s.types("\x03")
-	s.expect("interrupt")
+	s.expect("role-trap") // Ctrl-C also discards what is typed and not read
+	s.insists("\x03", "interrupt")
 	s.types("\x1c") // Ctrl-\
 	s.expect("outer> ")
 	s.types("echo status $?\n")
@@ -138,9 +157,7 @@ func testTerminal(t *testing.T) {
 	s.types("print(6*7)\n")
 	s.expect("42")
 	s.expect(">>> ")
-	time.Sleep(300 * time.Millisecond) // Python loses a signal that comes between its prompt and its select
-	s.types("\x03")
-	s.expect("KeyboardInterrupt")
+	s.insists("\x03", "KeyboardInterrupt") // Python loses a signal that comes between its prompt and its select
 	s.expect(">>> ")
 	s.types("exit(4)\n")
 	s.expect("outer> ")
@@ -150,15 +167,14 @@ func testTerminal(t *testing.T) {
 	// A shell inside does its own job control.
 	s.types(launch + "/bin/bash --norc --noprofile --noediting -i\n")
 	s.expect("$ ")
-	s.types("sleep 100\n")
-	time.Sleep(300 * time.Millisecond)
+	s.types("sh -c 'echo go''ing; exec sleep 100'\n")
+	s.expect("going")
 	s.types("\x1a")
 	s.expect("Stopped")
 	s.expect("$ ")
 	s.types("fg\n")
-	time.Sleep(300 * time.Millisecond)
-	s.types("\x03")
-	s.expect("$ ")
+	s.expect("exec sleep")
+	s.insists("\x03", "$ ")
 	s.types("exit 6\n")
 	s.expect("outer> ")
 	s.types("echo status $?\n")
@@ -169,7 +185,7 @@ func testTerminal(t *testing.T) {
 	s.expect("through the pipe")
 	s.expect("outer> ")
 	s.types(launch + "/bin/cat | /usr/bin/tr a-z A-Z\n")
-	time.Sleep(300 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond) // so that it is read by a program in the background
 	s.types("typed\n")
 	s.expect("TYPED")
 	s.types("\x04")

@@ -18,6 +18,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"encfsrun/internal/testkit"
 	"encfsrun/launcher"
 )
 
@@ -25,12 +26,19 @@ import (
 // PID 1 (launcher.Init), the programs run inside, and a launcher of its own
 // that can be killed.
 func init() {
+	testkit.QuickExits()
 	launcher.Init()
 	if len(os.Args) > 1 {
 		if role, ok := roles[os.Args[1]]; ok {
 			os.Exit(role(os.Args[2:]))
 		}
 	}
+}
+
+func TestMain(m *testing.M) {
+	testkit.OwnMounts()
+	testkit.DefaultSignals()
+	os.Exit(m.Run())
 }
 
 // roles is what this binary can be when its first argument names one.
@@ -329,6 +337,7 @@ var sandboxTests = []struct {
 	{"pipes", testPipes},
 	{"standard input closed", testStdinClosed},
 	{"signals", testSignals},
+	{"nohup", testNohup},
 	{"stop timeout", testStopTimeout},
 	{"orphans", testOrphans},
 	{"invisible outside", testInvisible},
@@ -364,7 +373,7 @@ func TestSandboxOrdinaryUser(t *testing.T) {
 	content, err := os.ReadFile("/proc/self/exe")
 	must(t, err)
 	must(t, os.WriteFile(binary, content, 0o755))
-	cmd := exec.Command(binary, "-test.run=^TestSandbox$", "-test.v")
+	cmd := exec.Command(binary, "-test.run=^TestSandbox$", "-test.v", fmt.Sprintf("-test.short=%v", testing.Short()))
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TERM=xterm"}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

@@ -7,9 +7,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/signal"
-	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -58,26 +55,6 @@ type exitStatus struct{ code int }
 
 func (e *exitStatus) Error() string { return "ended" }
 
-// cancelOnSignal ends commands in order on SIGINT, SIGTERM and SIGHUP: they clean up and exit with 128+n. run and mount call
-// release when they have a mount, for their own rules: a signal to a run is its program's, and so is the status. One that came
-// before that is not lost: when release returns, it has cancelled the command's context.
-func (a *app) cancelOnSignal(cancel context.CancelCauseFunc) (release func()) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if s, ok := <-signals; ok {
-			cancel(&signalError{s.(syscall.Signal)})
-		}
-	}()
-	return sync.OnceFunc(func() {
-		signal.Stop(signals) // nothing is sent to it any more
-		close(signals)
-		<-ended
-	})
-}
-
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:           "encfsrun COMMAND",
@@ -113,8 +90,8 @@ func (a *app) root() *cobra.Command {
 	flags.BoolVarP(&a.messages.quiet, "quiet", "q", false, "print results, errors and warnings about security only")
 	flags.StringVar(&a.logFormat, "log-format", "text", "messages as `text|json`")
 	root.AddCommand(
-		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.statusCommand(),
-		a.keyCommand(), a.checkCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
+		a.packCommand(), a.initCommand(), a.mountCommand(), a.runCommand(), a.umountCommand(), a.syncCommand(), a.statusCommand(),
+		a.keyCommand(), a.checkCommand(), a.gcCommand(), a.lsCommand(), a.catCommand(), a.exportCommand(), a.doctorCommand(),
 	)
 	return root
 }
@@ -133,7 +110,7 @@ const rootLong = `encfsrun runs code out of an encrypted, authenticated vault.
   encfsrun run app.vault -- python3 main.py      where it runs
 
 Exit codes: 0 done; 1 other failure; 2 usage; 3 wrong passkey or no usable key slot; 4 not a vault, too new, or it can't be
-read; 5 busy; 6 integrity failure, rollback or not the expected root; 7 the machine lacks something needed (see doctor); 128+n stopped by
+read; 5 busy; 6 integrity failure, rollback or not the expected root; 7 the machine lacks something needed (see doctor); 8 accepted writes could not be made durable; 128+n stopped by
 signal n. run: the program's own status, or 125 for a failure of encfsrun itself, 126 and 127 for a program that can't be
 executed or found.`
 

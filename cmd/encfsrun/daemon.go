@@ -59,7 +59,9 @@ type daemon struct {
 	passkeyFD int // the passkey's descriptor as the user numbers it
 	unlocked  *unlocked
 	vault     *vault.Vault
+	session   *vault.Session // of a writable mount
 	pool      *guarded.Pool
+	dirty     *guarded.Pool // what was written and is not in the log yet, of a writable mount
 	cache     *guarded.Cache
 	control   *controlServer
 }
@@ -91,7 +93,7 @@ func (d *daemon) live() error {
 	if err := d.separate(); err != nil {
 		return err
 	}
-	maxRead := fs.MaxRead(d.config.Budget)
+	maxRead := fs.MaxRead(d.cacheBudget())
 	if err := d.conn.Send(daemonMessage{Ready: &readyMessage{MaxRead: maxRead}}); err != nil {
 		return err
 	}
@@ -122,7 +124,7 @@ func (d *daemon) listen(gone func()) <-chan attachment {
 // open asks for the passkey, opens the vault and takes the guarded memory. Ctrl-C at the prompt, and the end of the launcher,
 // end it.
 func (d *daemon) open(ctx context.Context) (err error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(ctx, heeded(syscall.SIGTERM, syscall.SIGHUP)...)
 	defer stop()
 	if d.unlocked, err = d.app.unlock(ctx, d.config.Vault, d.config.Source); err != nil {
 		return d.asGiven(err)
@@ -133,15 +135,51 @@ func (d *daemon) open(ctx context.Context) (err error) {
 		return err
 	}
 	options.Pins = d.app.pins()
-	if d.vault, err = d.unlocked.Open(d.app.disk, options); err != nil {
-		return err
-	}
 	if d.config.Budget == 0 {
-		if d.config.Budget, err = guarded.DefaultBudget(false); err != nil {
+		if d.config.Budget, err = guarded.DefaultBudget(d.config.Access.Writable); err != nil {
 			return err
 		}
 	}
-	if d.pool, err = guarded.NewPool(vault.PlainSize, d.config.Budget); err != nil {
+	if d.config.Access.Writable {
+		return d.openWritable(options)
+	}
+	if d.vault, err = d.unlocked.Open(d.app.disk, options); err != nil {
+		return err
+	}
+	return d.makeCache(d.cacheBudget())
+}
+
+// dirtyShare is the part of the guarded memory of a writable mount that holds what was written and is not in the log yet.
+const dirtyShare = 4
+
+// openWritable opens the vault for the one session of writing, and cleans its log where that is due.
+func (d *daemon) openWritable(options vault.Options) (err error) {
+	options.Stale = func(block uint64) { d.cache.Drop([]uint64{block}) }
+	if d.vault, err = d.unlocked.OpenWriter(d.app.disk, options); err != nil {
+		return err
+	}
+	if d.dirty, err = guarded.NewPool(fs.ChunkSize, d.config.Budget/dirtyShare); err != nil {
+		return err
+	}
+	if err = d.makeCache(d.cacheBudget()); err != nil {
+		return err
+	}
+	if d.session, err = d.vault.Begin(); err != nil {
+		return err
+	}
+	return d.session.Maintain()
+}
+
+// cacheBudget is what decrypted blocks may take of the guarded memory, in bytes.
+func (d *daemon) cacheBudget() int64 {
+	if d.config.Access.Writable {
+		return d.config.Budget - d.config.Budget/dirtyShare
+	}
+	return d.config.Budget
+}
+
+func (d *daemon) makeCache(budget int64) (err error) {
+	if d.pool, err = guarded.NewPool(vault.PlainSize, budget); err != nil {
 		return err
 	}
 	d.cache = guarded.NewCache(d.pool, d.vault.LoadBlock)
@@ -192,7 +230,10 @@ func (d *daemon) serve(attach attachment) error {
 	if len(attach.files) != 1 {
 		return errors.New("the mount's descriptor did not reach the daemon")
 	}
-	options := fs.Options{RefuseOutsiders: attach.Mounted.Sandboxed, OnIntegrity: d.damaged}
+	options := fs.Options{RefuseOutsiders: attach.Mounted.Sandboxed, OnIntegrity: d.damaged, PageCache: d.config.Access.PageCache}
+	if d.session != nil {
+		options.Store, options.Dirty = d.session, d.dirty
+	}
 	if attach.Mounted.Sandboxed || os.Getuid() != 0 {
 		options.Owner = &fs.Owner{UID: uint32(attach.Mounted.UID), GID: uint32(attach.Mounted.GID)}
 	}
@@ -216,16 +257,46 @@ func (d *daemon) serve(attach attachment) error {
 	go tidyWhenIdle(d.cache, served)
 	switch {
 	case attach.Background:
-		d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+		d.background(attach.Mounted.Dir, attach.Mounted.Device, system, served)
 	case !attach.Mounted.Sandboxed: // a sandbox's mount goes with the launcher
 		go func() {
 			if _, err := d.conn.Receive(&attachMessage{}); errors.Is(err, io.EOF) {
 				// The launcher was killed: nobody else is there now to obey signals.
-				d.background(attach.Mounted.Dir, attach.Mounted.Device, served)
+				d.background(attach.Mounted.Dir, attach.Mounted.Device, system, served)
 			}
 		}()
 	}
 	<-served
+	err = d.finish(system)
+	if err != nil && attach.Background {
+		stay() // nobody is there to be told: status shows it
+	}
+	return err
+}
+
+// stay keeps the daemon until a signal asks for its end.
+func stay() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	<-signals
+}
+
+// finish makes everything durable once nobody can write any more, and closes the session.
+func (d *daemon) finish(system *fs.FS) error {
+	if d.session == nil {
+		return nil
+	}
+	err := system.Close()
+	if err == nil {
+		err = d.session.Close()
+	}
+	if err != nil {
+		if d.control != nil {
+			d.control.reporter.lost.Store(true)
+		}
+		return &unsyncedError{d.config.Vault, err}
+	}
+	d.session = nil
 	return nil
 }
 
@@ -239,11 +310,16 @@ func (d *daemon) release() {
 	if d.control != nil {
 		d.control.close()
 	}
+	if d.session != nil {
+		d.session.Abort()
+	}
 	if d.cache != nil {
 		d.cache.Close()
 	}
-	if d.pool != nil {
-		d.pool.Close()
+	for _, pool := range []*guarded.Pool{d.pool, d.dirty} {
+		if pool != nil {
+			pool.Close()
+		}
 	}
 	if d.vault != nil {
 		d.vault.Close()

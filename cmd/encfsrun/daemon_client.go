@@ -23,11 +23,16 @@ import (
 // endTime bounds how long a daemon that lost its mount, or never had one, may take to wipe and end.
 const endTime = launcher.DefaultEndTimeout
 
+// writableEndTime is that of a daemon that has something to make durable first: what fills its guarded memory, and the cleaning of the
+// log, on a slow disk. To kill it earlier loses what programs were told is accepted.
+const writableEndTime = 10 * time.Minute
+
 // daemonClient is a launcher's side of its daemon. It is the launcher.Filesystem of a run.
 type daemonClient struct {
 	cmd     *exec.Cmd
 	conn    *wire.Conn
 	maxRead int
+	endTime time.Duration
 
 	serving  bool       // a mount was handed over
 	attached chan error // of that
@@ -37,13 +42,13 @@ type daemonClient struct {
 }
 
 // startDaemon starts a daemon for a vault and returns when it has the passkey and has opened the vault.
-func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, budget byteSize, name string) (*daemonClient, error) {
+func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, budget byteSize, may access, name string) (*daemonClient, error) {
 	source, err := o.passkey.complete()
 	if err != nil {
 		return nil, err
 	}
 	config := daemonConfig{
-		Source: source, Open: o.openSettings, Budget: int64(budget), Name: name,
+		Source: source, Open: o.openSettings, Budget: int64(budget), Name: name, Access: may,
 		Quiet: a.messages.quiet, JSON: a.messages.json,
 	}
 	if _, err := config.Open.options(a); err != nil {
@@ -63,6 +68,9 @@ func (a *app) startDaemon(ctx context.Context, vaultPath string, o *openFlags, b
 	d, err := spawnDaemon()
 	if err != nil {
 		return nil, err
+	}
+	if d.endTime = endTime; may.Writable {
+		d.endTime = writableEndTime
 	}
 	if err := d.configure(ctx, config); err != nil {
 		d.conn.Close()
@@ -203,13 +211,13 @@ func (d *daemonClient) Done() <-chan struct{} { return d.done }
 // Kill ends the daemon at once: one that was stopped, or is stuck, obeys nothing else.
 func (d *daemonClient) Kill() { d.cmd.Process.Kill() }
 
-// hurry returns when ended is closed. After endTime, or when a signal asks for the end (once more), it kills the daemon and returns:
+// hurry returns when ended is closed. After its endTime, or when a signal asks for the end (once more), it kills the daemon and returns:
 // a daemon that was stopped must not make its launcher deaf too.
 func (d *daemonClient) hurry(ended <-chan struct{}) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
 	defer signal.Stop(signals)
-	late := time.NewTimer(endTime)
+	late := time.NewTimer(d.endTime)
 	defer late.Stop()
 	select {
 	case <-ended:

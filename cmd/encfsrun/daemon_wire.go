@@ -17,8 +17,15 @@ type daemonConfig struct {
 	StateDir string
 	Budget   int64 // bytes of guarded memory; 0 for the machine's default
 	Name     string
+	Access   access
 	Quiet    bool
 	JSON     bool
+}
+
+// access is what a mount lets programs do, and the kernel keep.
+type access struct {
+	Writable  bool
+	PageCache bool // the kernel keeps contents while mounted
 }
 
 // attachMessage hands over the descriptor of the mount, which comes with it.

@@ -14,6 +14,7 @@ import (
 	"encfsrun/fs/vault/transfer"
 	"encfsrun/keyring"
 	"encfsrun/launcher"
+	"encfsrun/launcher/control"
 )
 
 // Exit codes; part of the documented command line.
@@ -26,6 +27,7 @@ const (
 	exitBusy      = 5 // holders at unmount, another writer
 	exitIntegrity = 6 // integrity failure, rollback, or another root than the expected one
 	exitMissing   = 7 // the machine lacks something needed
+	exitUnsynced  = 8 // accepted writes could not be made durable
 
 	exitOwn = 125 // of run, whose other codes are the program's: our own failure, before or after the program
 )
@@ -49,6 +51,17 @@ func (e *codeError) Error() string { return e.message }
 type damageError struct{ vault string }
 
 func (e *damageError) Error() string { return e.vault + " is damaged" }
+
+// unsyncedError says that what programs wrote, and were told is accepted, could not be made durable.
+type unsyncedError struct {
+	vault string
+	err   error
+}
+
+func (e *unsyncedError) Error() string {
+	return fmt.Sprintf("what was written to %s could not be made durable: %v", e.vault, e.err)
+}
+func (e *unsyncedError) Unwrap() error { return e.err }
 
 // absentError says that there is nothing where a vault should be.
 type absentError struct{ path string }
@@ -83,6 +96,8 @@ func exitCode(err error) int {
 		return 128 + int(stopped.signal)
 	case errors.As(err, &interrupted):
 		return 128 + int(interrupted.Signal)
+	case is[*unsyncedError](err), is[*control.SyncError](err):
+		return exitUnsynced
 	case is[*usageError](err), is[*keyring.UsageError](err), is[*launcher.PlanError](err):
 		return exitUsage
 	case is[*keyring.WrongPasskeyError](err), is[*keyring.NoUsableSlotError](err):

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,6 +15,18 @@ import (
 
 // The commands that look inside a vault without mounting it.
 
+// looking opens the vault that is a command's first argument, for as long as look runs.
+func (a *app) looking(open *openFlags, look func(ctx context.Context, v *vault.Vault, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		v, closeVault, err := a.openVault(cmd.Context(), args[0], open, false)
+		if err != nil {
+			return err
+		}
+		defer closeVault()
+		return look(cmd.Context(), v, args)
+	}
+}
+
 func (a *app) lsCommand() *cobra.Command {
 	var open openFlags
 	var long, recursive, asJSON bool
@@ -21,12 +34,7 @@ func (a *app) lsCommand() *cobra.Command {
 		Use:   "ls [-l] [-R] VAULT [PATH]",
 		Short: "list what is in a vault",
 		Args:  rangeArgs(1, "VAULT", "PATH"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, closeVault, err := a.openVault(cmd.Context(), args[0], &open, false)
-			if err != nil {
-				return err
-			}
-			defer closeVault()
+		RunE: a.looking(&open, func(_ context.Context, v *vault.Vault, args []string) error {
 			path := ""
 			if len(args) > 1 {
 				path = args[1]
@@ -38,7 +46,7 @@ func (a *app) lsCommand() *cobra.Command {
 				_, err := fmt.Fprintln(a.stdout, listLine(l, long))
 				return err
 			})
-		},
+		}),
 	}
 	open.add(cmd.Flags())
 	cmd.Flags().BoolVarP(&long, "long", "l", false, "with mode, owner, size and time")
@@ -135,19 +143,14 @@ func (a *app) catCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, closeVault, err := a.openVault(cmd.Context(), args[0], &open, false)
-			if err != nil {
-				return err
-			}
-			defer closeVault()
+		RunE: a.looking(&open, func(ctx context.Context, v *vault.Vault, args []string) error {
 			for _, path := range args[1:] {
-				if err := transfer.Cat(cmd.Context(), v, path, os.Stdout); err != nil {
+				if err := transfer.Cat(ctx, v, path, os.Stdout); err != nil {
 					return err
 				}
 			}
 			return nil
-		},
+		}),
 	}
 	open.add(cmd.Flags())
 	return cmd
@@ -161,14 +164,9 @@ func (a *app) exportCommand() *cobra.Command {
 		Use:   "export VAULT DIR",
 		Short: "write a vault's tree, in plaintext, to a new directory",
 		Args:  exactArgs("VAULT", "DIR"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, closeVault, err := a.openVault(cmd.Context(), args[0], &open, false)
-			if err != nil {
-				return err
-			}
-			defer closeVault()
+		RunE: a.looking(&open, func(ctx context.Context, v *vault.Vault, args []string) error {
 			bar := a.newProgress("exporting", int64(v.Stats().Bytes))
-			report, err := transfer.Export(cmd.Context(), v, path, args[1], transfer.ExportOptions{
+			report, err := transfer.Export(ctx, v, path, args[1], transfer.ExportOptions{
 				Progress: func(p transfer.Progress) { bar.set(int64(p.Bytes)) },
 			})
 			bar.close()
@@ -183,7 +181,7 @@ func (a *app) exportCommand() *cobra.Command {
 			}
 			a.messages.info("wrote %d files (%s) to %s, in plaintext", report.Files, formatBytes(int64(report.Bytes)), args[1])
 			return nil
-		},
+		}),
 	}
 	open.add(cmd.Flags())
 	filledVar(cmd.Flags(), &path, "path", "PATH", "only this directory of the vault")

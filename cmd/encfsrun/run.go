@@ -22,6 +22,9 @@ type runFlags struct {
 	name   string
 	binds  []launcher.Bind
 	env    []string
+
+	writable bool
+	cache    pageCacheFlag
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -29,7 +32,7 @@ func (a *app) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run [flags] VAULT [--] CMD [ARG…]",
 		Short: "run a program out of a vault, in a sandbox",
-		Long: `run asks for the passkey, mounts the decrypted tree privately and read-only, and runs CMD in a sandbox: its own file system
+		Long: `run asks for the passkey, mounts the decrypted tree privately and, without --writable, read-only, and runs CMD in a sandbox: its own file system
 with the tree at --at, its own processes, and, without --net host, no network. Nobody outside sees the tree. At the end all
 is unmounted and wiped. The exit status is CMD's (128+n on signal n); 125 says that encfsrun itself failed, 126 that CMD
 can't be executed, 127 that it, or its interpreter, was not found.`,
@@ -59,7 +62,9 @@ can't be executed, 127 that it, or its interpreter, was not found.`,
 
 func (f *runFlags) add(flags *pflag.FlagSet) {
 	f.open.add(flags)
-	flags.Var(&f.budget, "guarded-memory", "locked memory for decrypted contents (default: by the machine, at most 64 MiB)")
+	flags.Var(&f.budget, "guarded-memory", "locked memory for contents (default: by the machine, at most 64 MiB, writable 256 MiB)")
+	flags.BoolVar(&f.writable, "writable", false, "let the program change the vault")
+	flags.Var(&f.cache, "page-cache", "on: the kernel keeps contents in its page cache, outside guarded memory, while CMD runs (faster)")
 	f.at, f.net = launcher.DefaultAt, string(launcher.NetNone)
 	filledVar(flags, &f.at, "at", "DIR", "where the program finds the tree")
 	filledVar(flags, &f.chdir, "chdir", "DIR", "working directory of the program (default: --at)")
@@ -90,12 +95,12 @@ func (b *bindFlag) Set(text string) error {
 // run builds the sandbox's plan, which finds most mistakes, before it asks for the passkey.
 func (a *app) run(ctx context.Context, vaultPath string, command []string, f *runFlags) (launcher.Status, error) {
 	options := launcher.Options{
-		Command: command, At: f.at, Dir: f.chdir, Net: launcher.Net(f.net), Binds: f.binds, Env: f.env, User: f.user,
+		Command: command, At: f.at, Dir: f.chdir, Net: launcher.Net(f.net), Binds: f.binds, Env: f.env, User: f.user, Writable: f.writable,
 	}
 	if _, err := launcher.Build(options, launcher.ThisHost()); err != nil {
 		return launcher.Status{}, err
 	}
-	daemon, err := a.startDaemon(ctx, vaultPath, &f.open, f.budget, f.name)
+	daemon, err := a.startDaemon(ctx, vaultPath, &f.open, f.budget, access{f.writable, bool(f.cache)}, f.name)
 	if err != nil {
 		return launcher.Status{}, err
 	}
@@ -107,7 +112,7 @@ func (a *app) run(ctx context.Context, vaultPath string, command []string, f *ru
 	if a.releaseSignals(); ctx.Err() != nil {
 		return launcher.Status{}, errors.Join(context.Cause(ctx), daemon.end())
 	}
-	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
+	return launcher.Run(plan, daemon, launcher.RunOptions{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, EndTimeout: daemon.endTime})
 }
 
 // ownFailure makes an error of run exit with 125, whatever its kind: the other codes are the program's. Only a signal that ended

@@ -9,31 +9,17 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"encfsrun/internal/testkit"
 )
 
-// binary is the product, built once for all scripts.
+// binary is the product, built once for all tests.
 var binary string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndRun(m))
-}
-
-func buildAndRun(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "encfsrun-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	os.Chmod(dir, 0o755)
-	binary = filepath.Join(dir, "encfsrun")
-	cmd := exec.Command("go", "build", "-o", binary, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build encfsrun: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	testkit.OwnMounts()
+	testkit.DefaultSignals()
+	os.Exit(testkit.RunWithProduct(m, &binary))
 }
 
 // TestScripts runs the command line as a user does: testdata/*.txtar, with their golden sentences and exit codes. The commands

@@ -2,7 +2,10 @@ package main
 
 import (
 	"bytes"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,5 +59,48 @@ func TestSignalsBeforeARun(t *testing.T) {
 			t.Errorf("SIGTERM to %v: exit %d\n%s", args, got, &errs)
 		}
 		write.Close()
+	}
+}
+
+// TestNohup: what the caller ignores is ignored, by encfsrun and by the program of a run.
+func TestNohup(t *testing.T) {
+	p := newPlace(t)
+	nohup := func(args ...string) (*exec.Cmd, *bytes.Buffer) {
+		cmd := p.command(args...)
+		cmd.Path, cmd.Args = "/usr/bin/nohup", append([]string{"nohup"}, cmd.Args...)
+		errs := new(bytes.Buffer)
+		cmd.Stderr = errs
+		return cmd, errs
+	}
+	cmd, errs := nohup("run", "--passkey-file", p.key, p.vault, "sh", "-c", "echo ready; read go; grep SigIgn /proc/self/status")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	await(t, out)
+	must(t, cmd.Process.Signal(syscall.SIGHUP))
+	_, err = io.WriteString(in, "go\n")
+	must(t, err)
+	line, err := io.ReadAll(out)
+	must(t, err)
+	var ignored uint64
+	fmt.Sscanf(string(line), "SigIgn: %x", &ignored)
+	if got := status(cmd.Wait()); got != 0 || ignored&1 == 0 {
+		t.Errorf("a run after SIGHUP: exit %d, the program says %q\n%s", got, line, errs)
+	}
+
+	read, write, err := os.Pipe()
+	must(t, err)
+	defer write.Close()
+	cmd, errs = nohup("ls", "--passkey-fd", "3", p.vault)
+	cmd.ExtraFiles = []*os.File{read}
+	must(t, cmd.Start())
+	read.Close()
+	time.Sleep(300 * time.Millisecond)
+	must(t, cmd.Process.Signal(syscall.SIGHUP))
+	must(t, cmd.Process.Signal(syscall.SIGTERM))
+	if got := status(cmd.Wait()); got != 143 {
+		t.Errorf("ls after SIGHUP and SIGTERM: exit %d\n%s", got, errs)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"text/tabwriter"
 	"time"
 
@@ -22,8 +23,8 @@ func (a *app) umountCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "umount DIR",
 		Short: "unmount a vault and wipe its keys and contents",
-		Long: `umount unmounts the vault mounted on DIR, and returns when its daemon has wiped everything and ended. A mount in use is left
-as it was: exit 5. What a dead daemon left behind is cleared.`,
+		Long: `umount unmounts the vault mounted on DIR, and returns when all is durable and its daemon has wiped everything and ended. A mount
+in use is left as it was: exit 5; so is one whose changes can't be made durable: exit 8. What a dead daemon left behind is cleared.`,
 		Args: exactArgs("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.umount(cmd.Context(), args[0]); err != nil {
@@ -52,7 +53,11 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	}
 	registry := control.Default()
 	var watch *control.Watch
-	if status, err := findDaemon(ctx, registry, &m); err == nil {
+	var status control.Status
+	if status, err = findDaemon(ctx, registry, &m); err == nil {
+		if err := syncMount(ctx, registry, status); is[*control.SyncError](err) {
+			return err // unmounted, it would be lost
+		}
 		// A daemon that is hard to watch is unmounted all the same.
 		if watch, err = registry.Watch(ctx, status); err == nil {
 			defer watch.Close()
@@ -64,12 +69,71 @@ func (a *app) umount(ctx context.Context, dir string) error {
 	if mounts, err := launcher.Mounts(); watch == nil || err != nil || len(m.Copies(mounts)) > 0 {
 		return nil // bind mounts keep the daemon serving
 	}
-	ctx, cancel := context.WithTimeout(ctx, wipeTime)
+	waiting, cancel := context.WithTimeout(ctx, wipeTime)
 	defer cancel()
-	if err := watch.Wait(ctx); err != nil {
-		return fmt.Errorf("%s is unmounted, but its daemon has not ended: %w; see: encfsrun status", m.Mountpoint, err)
+	if err := watch.Wait(waiting); err != nil {
+		return a.notEnded(ctx, registry, status, m.Mountpoint, err)
 	}
 	return nil
+}
+
+// notEnded says why the daemon of a mount that is gone is still there.
+func (a *app) notEnded(ctx context.Context, registry *control.Registry, was control.Status, dir string, err error) error {
+	list, _ := registry.List(ctx)
+	for _, s := range list {
+		if s.Socket == was.Socket && s.State == control.Unsynced {
+			return &unsyncedError{was.Vault, fmt.Errorf("%s is unmounted, and its daemon, pid %d, holds what was lost; end it with: kill %d", dir, s.PID, s.PID)}
+		}
+	}
+	return fmt.Errorf("%s is unmounted, but its daemon, pid %d, has not ended: %w; see: encfsrun status", dir, was.PID, err)
+}
+
+// syncDevice is syncMount for this user's own mount of a device. Without a daemon that can be asked there is nothing to sync.
+func syncDevice(ctx context.Context, device string) error {
+	registry := control.Default()
+	status, err := registry.FindMount(ctx, os.Getuid(), device)
+	if err == nil {
+		err = syncMount(ctx, registry, status)
+	}
+	if is[*control.SyncError](err) {
+		return err
+	}
+	return nil
+}
+
+// syncMount makes durable what programs have written to a mount.
+func syncMount(ctx context.Context, registry *control.Registry, status control.Status) error {
+	if status.ReadOnly || status.State == control.NotAnswering {
+		return nil
+	}
+	return registry.Sync(ctx, status)
+}
+
+func (a *app) syncCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sync DIR",
+		Short: "make durable what was written to a mount",
+		Long:  `sync returns when everything that the mount on DIR has accepted so far is durable; exit 8 if that can't be had.`,
+		Args:  exactArgs("DIR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := launcher.FindMount(args[0])
+			if err != nil {
+				return err
+			}
+			registry := control.Default()
+			status, err := findDaemon(cmd.Context(), registry, &m)
+			if errors.Is(err, control.ErrNotFound) {
+				return fmt.Errorf("nothing serves %s; encfsrun status lists what does", args[0])
+			}
+			if err != nil {
+				return err
+			}
+			if status.State == control.NotAnswering {
+				return fmt.Errorf("the daemon of %s does not answer", args[0])
+			}
+			return syncMount(cmd.Context(), registry, status)
+		},
+	}
 }
 
 // findDaemon returns the daemon of a mount.
@@ -133,10 +197,10 @@ func (a *app) printStatus(list []control.Status) error {
 		return nil
 	}
 	w := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tDAMAGED\tSINCE")
+	fmt.Fprintln(w, "MOUNTPOINT\tVAULT\tNAME\tPID\tSTATE\tOPEN\tGUARDED\tDIRTY\tDAMAGED\tSINCE")
 	for _, s := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%d\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
-			s.OpenFiles, formatBytes(s.GuardedBytes), s.DamagedFiles, s.Started.Local().Format(time.DateTime))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\t%d\t%s\n", inTable(s.Mountpoint), inTable(s.Vault), inTable(s.Name), s.PID, inTable(string(s.State)),
+			s.OpenFiles, formatBytes(s.GuardedBytes), formatBytes(s.DirtyBytes), s.DamagedFiles, s.Started.Local().Format(time.DateTime))
 	}
 	return w.Flush()
 }

@@ -209,3 +209,37 @@ func descriptors(t *testing.T) int {
 	}
 	return len(d)
 }
+
+// TestIOBuffer lets the kernel write to and read from a buffer that begins on a page.
+func TestIOBuffer(t *testing.T) {
+	page := os.Getpagesize()
+	if b, err := NewIOBuffer(0); err == nil {
+		t.Errorf("a buffer of %d bytes was made", len(b.Bytes()))
+	}
+	b, err := NewIOBuffer(page + 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Destroy()
+	s := b.Bytes()
+	if len(s) != 2*page || addr(s)%uintptr(page) != 0 || !zero(s) {
+		t.Fatalf("%d bytes at %#x", len(s), addr(s))
+	}
+	checkFenced(t, s)
+	var ends [2]int
+	if err := unix.Pipe(ends[:]); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	want := bytes.Repeat([]byte{5}, page)
+	if n, err := unix.Write(ends[1], want); n != page || err != nil {
+		t.Fatal(n, err)
+	}
+	if n, err := unix.Read(ends[0], s[10:]); n != page || err != nil || !bytes.Equal(s[10:10+page], want) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if n, err := unix.Write(ends[1], s[10:10+page]); n != page || err != nil {
+		t.Errorf("wrote %d bytes, %v", n, err)
+	}
+}

@@ -348,3 +348,54 @@ func TestCacheHitAllocatesNothing(t *testing.T) {
 		t.Errorf("a hit allocates %v times", n)
 	}
 }
+
+// TestTryAcquire asks for blocks that are there, and for such as would have to be waited for.
+func TestTryAcquire(t *testing.T) {
+	loading, let := make(chan struct{}), make(chan struct{})
+	c := newTestCache(t, 64, func(number uint64, dst []byte) (int, error) {
+		if number == 99 {
+			close(loading)
+			<-let
+		}
+		return load(number, dst)
+	})
+	c.Release(mustAcquire(t, c, 1, 2))
+	pins, ok := c.TryAcquire([]uint64{2, 1}, nil)
+	if !ok || len(pins) != 2 || !right(2, pins[0].Bytes()) || !right(1, pins[1].Bytes()) {
+		t.Fatal("two blocks that are there are not given")
+	}
+	if s := c.Stats(); s.Hits != 2 || s.Pinned != 2 {
+		t.Errorf("after it: %+v", s)
+	}
+	done := make(chan struct{})
+	go func() { c.Release(mustAcquire(t, c, 99)); close(done) }()
+	<-loading
+	many := make([]uint64, c.MaxRequest()+1)
+	for i := range many {
+		many[i] = 1
+	}
+	for what, numbers := range map[string][]uint64{"missing": {1, 3}, "being loaded": {1, 99}, "too many": many} {
+		if got, ok := c.TryAcquire(numbers, pins); ok || len(got) != 2 {
+			t.Errorf("%s: %d pins, %v", what, len(got), ok)
+		}
+	}
+	close(let)
+	<-done
+	c.Release(pins)
+	if s := c.Stats(); s.Pinned != 0 || s.Misses != 3 {
+		t.Errorf("at the end: %+v", s)
+	}
+	c.mu.Lock()
+	c.queue = []*ticket{{ready: make(chan struct{}, 1)}} // somebody waits for memory
+	c.mu.Unlock()
+	if _, ok := c.TryAcquire([]uint64{1}, nil); ok {
+		t.Error("given before somebody who waits")
+	}
+	c.mu.Lock()
+	c.queue = nil
+	c.mu.Unlock()
+	c.Close()
+	if _, ok := c.TryAcquire([]uint64{1}, nil); ok {
+		t.Error("given by a closed cache")
+	}
+}

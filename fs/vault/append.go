@@ -40,6 +40,7 @@ type appender struct {
 	generation uint64
 	keep       int // blocks that may be in the air: keptBlocks, and a few in tests
 	ballast    ballast
+	reopened   *guarded.Buffer // for a block that is sealed anew: a rescue is no time to ask for memory
 
 	// Told under disk, so in the order of the log: of a commit that is written (again, with another chain value, after a
 	// rescue), and of what became durable.
@@ -279,10 +280,17 @@ func (w *appender) settleDisk() error {
 	return nil
 }
 
-// closeUnread closes the segments that the vault does not read from, and gives back what was set aside.
+var errEnded = errors.New("the session of writing has ended")
+
+// closeUnread closes the segments that the vault does not read from, and gives back what was set aside. Nothing is written after it: who
+// still waits for a sync must not make a segment of a session that is over.
 func (w *appender) closeUnread() {
 	w.disk.Lock()
 	defer w.disk.Unlock()
+	if w.failed == nil {
+		w.failed = errEnded
+	}
+	w.reopened.Destroy()
 	if n := len(w.made); n > 0 && w.ballast.holds() > 0 {
 		w.made[n-1].file.Trim()
 	}

@@ -44,10 +44,18 @@ func (v *Vault) segmentNumber(block uint64) uint64 {
 	return v.segmentOf(block).header.number
 }
 
-// checkpointIfDue writes a checkpoint when the log since the last one is longer than checkpointDistance and than the tree.
+// checkpointIfDue writes a checkpoint when the log since the last, which begins with that one, is longer than checkpointDistance and than
+// a checkpoint. Its segment tables count: in a large vault they are longer than the tree.
 func (s *Session) checkpointIfDue() error {
-	if log := (s.w.next - s.since) * BlockSize; log <= max(checkpointDistance, s.v.state.tree.Stats().Memory) {
+	size := uint64(s.checkpointSize())
+	if log := (s.w.next - s.since) * BlockSize; log <= size+max(checkpointDistance, size) {
 		return nil
+	}
+	if err := s.Commit(); err != nil {
+		return err
+	}
+	if _, err := s.copyRoom(0); err != nil {
+		return err
 	}
 	return s.Checkpoint()
 }

@@ -5,7 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+
+	"encfsrun/fs/vault/record"
 )
 
 // How long a log may be, in bytes beside its live data: the bound in docs/FORMAT.md is 3 × live data + 4 segments + 2
@@ -25,7 +28,7 @@ const (
 // log is told, and left where it is.
 func (s *Session) Maintain() error {
 	if !s.tooLong(slackWriting) {
-		return s.checkpointIfDue()
+		return s.tell(s.checkpointIfDue())
 	}
 	_, err := s.clean(s.worst(slackWriting/2, copyAtOnce))
 	return s.tell(err)
@@ -36,22 +39,70 @@ func (s *Session) Reclaim() (bool, error) {
 	if s.garbage() < 2*s.checkpointSize() {
 		return false, nil
 	}
-	space, err := s.v.fsys.Space(s.v.path)
-	if err != nil {
-		return false, fmt.Errorf("look for space: %w", bare(err))
+	if err := s.Commit(); err != nil {
+		return false, err
 	}
-	room := int64(space.Free) + s.w.ballast.holds() - s.checkpointSize() - deleteRoom
-	freed, err := s.clean(s.worst(0, uint64(min(copyAtOnce, max(0, room))/BlockSize*PayloadSize)))
+	victims, err := s.within(s.worst(0, copyAtOnce)(s.usage()))
+	if err != nil {
+		return false, s.tell(err)
+	}
+	gain := -s.checkpointSize() // cleaning writes one, and the one before is among what is dead
+	for _, u := range victims {
+		gain += int64(u.segment.size()) - u.cost()
+	}
+	if gain <= 0 {
+		return false, nil
+	}
+	freed, err := s.clean(func([]usage) []usage { return victims })
 	return freed > 0, s.tell(err)
 }
 
-// tell passes on that something in the log is damaged, which is no reason to end the session.
+// tell passes on why not all could be cleaned (damage, a bad sector, a file that can't be removed, a full disk, no memory to lock) as
+// long as the session can go on: what was committed is, and the next cleaning tries again.
 func (s *Session) tell(err error) error {
-	if isIntegrity(err) {
-		s.w.warn(err)
-		return nil
+	if err == nil || s.w.broken() {
+		return err
 	}
-	return err
+	if !errors.Is(err, ErrNoSpace) { // that is told to whoever asks for space
+		s.w.warn(err)
+	}
+	return nil
+}
+
+// copyRoom sets space aside for two commits, a checkpoint and as much copying as there is room for, up to a limit, and returns that
+// much, in bytes. Asking the file system counts quotas too, which its free space does not show. ErrNoSpace where there is not even
+// room for the checkpoint, without which nothing is freed.
+func (s *Session) copyRoom(limit int64) (int64, error) {
+	need := s.checkpointSize() + deleteRoom
+	space, err := s.v.fsys.Space(path.Join(s.v.path, logDir))
+	if err != nil {
+		return 0, fmt.Errorf("look for space: %w", bare(err))
+	}
+	for n := min(limit, max(0, int64(space.Free)+s.w.ballast.holds()-need)); ; n /= 2 {
+		if n < BlockSize {
+			n = 0
+		}
+		err := s.w.ballast.hold(need + n)
+		if n == 0 || !errors.Is(err, ErrNoSpace) {
+			return n, err
+		}
+	}
+}
+
+// within leaves out of what was chosen to be cleaned, in that order, what there is no room to copy.
+func (s *Session) within(victims []usage) ([]usage, error) {
+	var all int64
+	for _, u := range victims {
+		all += u.cost()
+	}
+	room, err := s.copyRoom(all)
+	return slices.DeleteFunc(victims, func(u usage) bool {
+		if cost := u.cost(); cost <= room {
+			room -= cost
+			return false
+		}
+		return true
+	}), err
 }
 
 // Collect cleans the whole log, whatever its length: all segments of which a fifth is dead, and small ones. progress, if not
@@ -110,6 +161,16 @@ func (c *collection) next(use []usage) (victims []usage) {
 type usage struct {
 	segment *segment
 	live    uint64
+	pieces  uint64 // records that copying them takes
+}
+
+// cost is what copying takes in the log, in bytes.
+func (u *usage) cost() int64 {
+	if u.live == 0 {
+		return 0
+	}
+	n := u.live + u.pieces*(record.HeaderSize+record.DataPrefix)
+	return int64((n/PayloadSize + 1) * BlockSize)
 }
 
 // dear says whether a segment is worth to be cleaned for good: a fifth of it is dead, or it is small.

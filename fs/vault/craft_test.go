@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"maps"
 	"path"
+	"slices"
 	"testing"
 
 	"encfsrun/fs/vault/disk/memdisk"
@@ -32,9 +34,24 @@ func newCrafter(t testing.TB, f *fixture) *crafter {
 	mkdirs(t, c.d)
 	c.must(c.d.Mkdir(testVault, 0o700))
 	c.must(c.d.Mkdir(path.Join(testVault, logDir), 0o700))
-	c.must(writeHeader(c.d, testVault, &Header{VaultID: f.id, Generation: 1, Slots: []keyring.Slot{f.slot}}, f.keys))
+	c.must(writeHeader(c.d, testVault, c.header(), f.Keys))
 	c.must(c.d.WriteFile(path.Join(testVault, lockName), nil))
 	return c
+}
+
+func (c *crafter) header() *Header {
+	return &Header{VaultID: c.f.ID, Generation: 1, Slots: []keyring.Slot{c.f.Slot}}
+}
+
+// clone returns a crafter that goes on from the same log on a disk of its own.
+func (c *crafter) clone(t testing.TB) *crafter {
+	other := *c
+	other.t, other.d, other.content = t, c.d.Clone(), slices.Clone(c.content)
+	other.ids, other.sums = maps.Clone(c.ids), map[uint64][]record.Sum{}
+	for number, sums := range c.sums {
+		other.sums[number] = slices.Clone(sums)
+	}
+	return &other
 }
 
 func (c *crafter) must(err error) {
@@ -60,7 +77,7 @@ func (c *crafter) segmentWith(change func(*segmentHeader)) *crafter {
 		change(&h)
 	}
 	c.content = make([]byte, headerSize)
-	c.must(c.f.keys.SealHeader(c.content, h.encode()))
+	c.must(c.f.Keys.SealHeader(c.content, h.encode()))
 	c.segment, c.ids[h.number] = h.id, h
 	c.tail = tail{number: h.number, id: h.id, next: h.first, chain: chain(h.predChain, chainHeader, hashOf(c.content))}
 	c.flush()
@@ -84,7 +101,7 @@ func (c *crafter) block(p prefix, stream []byte) *crafter {
 // plainBlock seals any plaintext into the next block.
 func (c *crafter) plainBlock(plain []byte) *crafter {
 	sealed := make([]byte, BlockSize)
-	c.must(c.f.keys.SealBlock(sealed, plain, c.segment, c.tail.next))
+	c.must(c.f.Keys.SealBlock(sealed, plain, c.segment, c.tail.next))
 	s := sum(sealed)
 	c.sums[c.tail.number] = append(c.sums[c.tail.number], s)
 	c.content = append(c.content, sealed...)

@@ -43,7 +43,7 @@ func randomTale(seed uint64) tale {
 func TestRandomSessions(t *testing.T) {
 	l := newLuck(t)
 	p := &prover{f: newFixture(t), luck: luck{rounds: 1, seed: l.seed, short: l.short}, rare: 40}
-	n := 20
+	n := 6
 	if l.rounds > 1 {
 		n = 20 * l.rounds
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"encfsrun/fs/vault/disk/memdisk"
 	"encfsrun/fs/vault/tree"
@@ -50,6 +51,10 @@ func tales() []tale {
 		}, func(s *story) error { return s.session(collects) }},
 		{"cleaning in the session that wrote", small, func(s *story) error {
 			return s.session(segmentsOf("a"), adds("b", 40_000), removes("a"), collects, adds("c", 70_000), removes("b"), collects)
+		}},
+		{"an update over a long time", small, func(s *story) error {
+			s.tick = pinInterval
+			return s.session(adds("a", 50), adds("b", 40_000), both(removes("a"), (*Session).Checkpoint))
 		}},
 		{"a key more", small, func(s *story) error { return s.rekey(1) }},
 		{"a key taken away", func(s *story) error { return errors.Join(small(s), s.rekey(1)) }, func(s *story) error { return s.rekey(-1) }},
@@ -161,8 +166,8 @@ func leftover(s *story) error {
 // create makes the story's vault.
 func (s *story) create(fill func(*Session) error) error {
 	var failed error
-	_, err := Create(s.fsys, testVault, s.f.keys, []keyring.Slot{s.f.slot}, s.machine.options(s.through, &failed), func(w *Session) error {
-		w.w.limit, w.w.left = s.limit, s.limit
+	_, err := Create(s.fsys, testVault, s.f.Keys, []keyring.Slot{s.f.Slot}, s.machine.options(s.through, &failed), func(w *Session) error {
+		s.setUp(w)
 		err := fill(w)
 		if err == nil {
 			err = w.Commit()
@@ -176,6 +181,17 @@ func (s *story) create(fill func(*Session) error) error {
 		s.told = promise{sequence: 3, generation: 1, pinned: s.machine.pins != nil}
 	}
 	return err
+}
+
+// setUp gives a session the story's sizes and clock.
+func (s *story) setUp(w *Session) {
+	w.w.limit, w.w.left = s.limit, s.limit
+	clock := time.Unix(1_700_000_000, 0)
+	w.pinned = clock
+	w.now = func() time.Time {
+		clock = clock.Add(s.tick)
+		return clock
+	}
 }
 
 // note writes down the tree after the session's last commit, and after the `more` that change nothing.
@@ -207,7 +223,7 @@ func (s *story) session(steps ...func(*Session) error) error {
 	if err != nil {
 		return err
 	}
-	w.w.limit, w.w.left = s.limit, s.limit
+	s.setUp(w)
 	for _, step := range steps {
 		before := v.Sequence()
 		err := step(w)
@@ -242,7 +258,7 @@ func (s *story) rekey(by int) error {
 	err = u.ChangeSlots(s.fsys, s.machine.pinsAt(s.through), func(now []keyring.Slot) ([]keyring.Slot, error) {
 		next := now[:len(now)+min(by, 0)]
 		if by > 0 {
-			slot, err := keyring.NewMachineSlot(s.f.id, s.f.master.Bytes(), s.f.machine)
+			slot, err := keyring.NewMachineSlot(s.f.ID, s.f.Master.Bytes(), s.f.Machine)
 			if err != nil {
 				return nil, err
 			}
@@ -294,7 +310,7 @@ func newMemory(t testing.TB) *workspace {
 // again is the story on another machine from here on: what was durable, and the trees and slots that it may have.
 func (s *story) again(m machine, p promise) *story {
 	next := newStory(s.f, m)
-	next.told, next.memory = p, s.memory
+	next.told, next.memory, next.tick = p, s.memory, s.tick
 	next.fsys, next.through = behind(m.vault, s.through), s.through
 	next.told.pinned = false
 	next.states, next.slots = maps.Clone(s.states), maps.Clone(s.slots)

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strconv"
 	"testing"
+	"time"
 
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/disk/memdisk"
@@ -127,9 +128,10 @@ type picture struct {
 type story struct {
 	f       *fixture
 	machine machine
-	fsys    disk.FS // machine.vault, maybe behind through
-	through *syncs  // sees the syncs, or nil
-	limit   uint64  // blocks that a segment takes
+	fsys    disk.FS       // machine.vault, maybe behind through
+	through *syncs        // sees the syncs, or nil
+	limit   uint64        // blocks that a segment takes
+	tick    time.Duration // by which the clock moves on each time a session looks at it
 	told    promise
 	states  map[uint64]string         // the tree after each commit, by sequence
 	slots   map[uint64][]keyring.Slot // by generation
@@ -139,7 +141,7 @@ type story struct {
 }
 
 func newStory(f *fixture, m machine) *story {
-	return &story{f: f, machine: m, fsys: m.vault, limit: 3, states: map[uint64]string{}, slots: map[uint64][]keyring.Slot{1: {f.slot}}}
+	return &story{f: f, machine: m, fsys: m.vault, limit: 3, states: map[uint64]string{}, slots: map[uint64][]keyring.Slot{1: {f.Slot}}}
 }
 
 // watch takes pictures from now on.
@@ -195,7 +197,7 @@ func (s *story) check(m machine, p promise) (found promise, err error) {
 		return found, nil
 	}
 	fsys := behind(m.vault, s.through)
-	h, err := currentHeader(fsys, testVault, s.f.keys, s.f.id)
+	h, err := currentHeader(fsys, testVault, s.f.Keys, s.f.ID)
 	if err != nil {
 		return found, err
 	}
@@ -204,7 +206,7 @@ func (s *story) check(m machine, p promise) (found promise, err error) {
 		return found, fmt.Errorf("the header has generation %d and slots %v; generation %d was durable", g, h.Slots, p.generation)
 	}
 	var warned error
-	v := &Vault{path: testVault, fsys: fsys, keys: s.f.keys, header: h, options: m.options(s.through, &warned)}
+	v := &Vault{path: testVault, fsys: fsys, keys: s.f.Keys, header: h, options: m.options(s.through, &warned)}
 	defer v.Close()
 	if err := v.loadWith(s.memory, false); err != nil {
 		return found, err

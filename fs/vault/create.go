@@ -54,6 +54,8 @@ func Create(fsys disk.FS, vault string, keys *seal.Keys, slots []keyring.Slot, o
 		return Root{}, err
 	}
 	h := &Header{VaultID: keys.Vault(), Generation: 1, Slots: slots}
+	pins := o.Pins
+	o.Pins = nil // until the vault has its name
 	v := &Vault{path: partial, fsys: fsys, keys: keys, header: h, options: o, lock: lock, state: newState()}
 	defer v.Close()
 	if err := v.build(fill); err != nil {
@@ -71,6 +73,7 @@ func Create(fsys disk.FS, vault string, keys *seal.Keys, slots []keyring.Slot, o
 	if err := fsys.SyncDir(path.Dir(vault)); err != nil {
 		return Root{}, fmt.Errorf("sync the folder of %s: %w", vault, bare(err))
 	}
+	v.options.Pins = pins
 	v.savePin(false)
 	return v.Root(), nil
 }

@@ -39,7 +39,7 @@ func TestPartialOfOthers(t *testing.T) {
 			try(t, os.WriteFile(filepath.Join(victim, segmentName(1)), []byte("precious"), 0o600))
 			lay(t, filepath.Join(dir, ".app.vault.partial"), victim)
 			before := walk(t, dir)
-			if _, err := Create(disk.OS(), filepath.Join(dir, "app.vault"), f.keys, []keyring.Slot{f.slot}, Options{}, smallTree); err == nil {
+			if _, err := Create(disk.OS(), filepath.Join(dir, "app.vault"), f.Keys, []keyring.Slot{f.Slot}, Options{}, smallTree); err == nil {
 				t.Error("a vault was made in somebody else's folder")
 			}
 			if after := walk(t, dir); after != before {

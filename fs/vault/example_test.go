@@ -28,16 +28,16 @@ func TestWorkedExample(t *testing.T) {
 	slot := h.Slots[0]
 	line("slot id", slot.ID[:])
 	line("salt", slot.Salt[:])
-	prk, err := hkdf.Extract(sha256.New, f.machine.Bytes(), slot.Salt[:])
+	prk, err := hkdf.Extract(sha256.New, f.Machine.Bytes(), slot.Salt[:])
 	if err != nil {
 		t.Fatal(err)
 	}
 	line("prk", prk)
 	line("commitment", slot.Commitment[:])
 	line("wrapped key", slot.WrappedKey[:])
-	line("master key", f.master.Bytes())
+	line("master key", f.Master.Bytes())
 	for _, label := range []string{"header mac", "segment header", "block data"} {
-		key, err := hkdf.Key(sha256.New, f.master.Bytes(), h.VaultID[:], "encfsrun v1 "+label, 32)
+		key, err := hkdf.Key(sha256.New, f.Master.Bytes(), h.VaultID[:], "encfsrun v1 "+label, 32)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestWorkedExample(t *testing.T) {
 	}
 	line("mac", h.mac[:])
 
-	s, err := openSegment(disk.OS(), dir, 1, f.keys, false)
+	s, err := openSegment(disk.OS(), dir, 1, f.Keys, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestWorkedExample(t *testing.T) {
 		if err := readBlock(dir, s, i, sealed); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := openBlock(dir, f.keys, s, i, sealed, plain); err != nil {
+		if _, err := openBlock(dir, f.Keys, s, i, sealed, plain); err != nil {
 			t.Fatal(err)
 		}
 		end := len(strings.TrimRight(string(plain), "\x00"))

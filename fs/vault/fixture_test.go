@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,65 +8,25 @@ import (
 	"strings"
 	"testing"
 
-	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/seal"
 	"encfsrun/fs/vault/tree"
+	"encfsrun/internal/testkit/secrets"
 	"encfsrun/keyring"
 )
 
 // fixture is a vault's secrets, and how tests make and open vaults with them.
-type fixture struct {
-	id      seal.ID
-	master  *guarded.Buffer
-	machine *guarded.Buffer
-	slot    keyring.Slot
-	keys    *seal.Keys
-}
+type fixture struct{ *secrets.Secrets }
 
 const (
 	testVault = "/v/app.vault"
 	testPins  = "/state/pins"
 )
 
-func newFixture(t testing.TB) *fixture {
-	t.Helper()
-	f := &fixture{id: seal.NewID(), master: secretOf(t, 1), machine: secretOf(t, 2)}
-	var err error
-	if f.slot, err = keyring.NewMachineSlot(f.id, f.master.Bytes(), f.machine); err != nil {
-		t.Fatal(err)
-	}
-	if f.keys, err = seal.NewKeys(f.id, f.master.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.keys.Destroy)
-	return f
-}
-
-func secretOf(t testing.TB, fill byte) *guarded.Buffer {
-	t.Helper()
-	b, err := guarded.NewBuffer(32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copy(b.Bytes(), bytes.Repeat([]byte{fill}, 32))
-	t.Cleanup(b.Destroy)
-	return b
-}
+func newFixture(t testing.TB) *fixture { return &fixture{secrets.Of(t, seal.NewID(), 1, 2)} }
 
 // unlock opens the header with the master key, as a passkey would.
-func (f *fixture) unlock(fsys disk.FS) (*Unlocked, error) {
-	return Unlock(fsys, testVault, func(id seal.ID, _ []keyring.Slot) (*guarded.Buffer, error) {
-		if id != f.id {
-			return nil, &keyring.WrongPasskeyError{}
-		}
-		b, err := guarded.NewBuffer(32)
-		if err == nil {
-			copy(b.Bytes(), f.master.Bytes())
-		}
-		return b, err
-	})
-}
+func (f *fixture) unlock(fsys disk.FS) (*Unlocked, error) { return Unlock(fsys, testVault, f.Unlock) }
 
 // open unlocks and opens for reading.
 func (f *fixture) open(fsys disk.FS, o Options) (*Vault, error) {
@@ -121,7 +80,7 @@ func (f *fixture) update(fsys disk.FS, o Options, change func(*Session) error) e
 }
 
 func (f *fixture) create(fsys disk.FS, o Options, fill func(*Session) error) (Root, error) {
-	return Create(fsys, testVault, f.keys, []keyring.Slot{f.slot}, o, fill)
+	return Create(fsys, testVault, f.Keys, []keyring.Slot{f.Slot}, o, fill)
 }
 
 // mkdir makes the folders that a vault and its pins lie in.

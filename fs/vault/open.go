@@ -62,10 +62,12 @@ func (v *Vault) load(writer bool) error {
 }
 
 // loadWith is load in memory that is there already. The pin is read before the log: what a writer pins while we read is newer
-// than what we find. A reader has no lock: it looks again, once, where what it found is not what the disk has, does not fit
-// together, or is behind the pin, because others have gone on in between.
+// than what we find. A reader has no lock: it looks again where what it found is not what the disk has, does not fit together, or
+// is behind the pin, because others have gone on in between: once, and as long as they do, up to a limit.
 func (v *Vault) loadWith(w *workspace, writer bool) error {
-	for again := !writer; ; again = false {
+	var before []string
+	for tries := 0; ; tries++ {
+		names, _ := v.fsys.List(path.Join(v.path, logDir)) // what is wrong with it, opening will say
 		pinned, pinErr := v.pinned()
 		if pinErr != nil {
 			v.warnOfPin(pinErr)
@@ -84,12 +86,16 @@ func (v *Vault) loadWith(w *workspace, writer bool) error {
 		}
 		var rollback *RollbackError
 		moved := lost || isIntegrity(err) || errors.Is(err, fs.ErrNotExist) || errors.As(err, &rollback)
-		if !again || !moved {
+		if writer || !moved || tries > 0 && slices.Equal(names, before) || tries == maxTries {
 			return err
 		}
+		before = names
 		v.closeSegments()
 	}
 }
+
+// maxTries is how often a reader looks again, at most.
+const maxTries = 10
 
 // loadLog is opening but for the header before it and the pin after it.
 func (v *Vault) loadLog(w *workspace, writer bool) error {

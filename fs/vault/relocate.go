@@ -24,8 +24,12 @@ func (s *Session) clean(choose func([]usage) []usage) (freed uint64, err error) 
 	if err := s.Commit(); err != nil { // first: what is not durable is in no segment yet
 		return 0, err
 	}
+	chosen, err := s.within(choose(s.usage()))
+	if err != nil {
+		return 0, err
+	}
 	victims := map[uint64]bool{}
-	for _, u := range choose(s.usage()) {
+	for _, u := range chosen {
 		victims[u.segment.header.number] = true
 	}
 	damage, err := s.relocate(victims)
@@ -52,7 +56,10 @@ func (s *Session) usage() []usage {
 	for i, x := range segs {
 		use[i].segment = x
 	}
-	s.live(segs, func(i int, p piece) { use[i].live += p.Len })
+	s.live(segs, func(i int, p piece) {
+		use[i].live += p.Len
+		use[i].pieces += p.Len/copyBuffer + 1
+	})
 	return use
 }
 
@@ -195,14 +202,13 @@ func (s *Session) letGo() (gone []*segment) {
 }
 
 // removeDead unlinks what is older than the newest checkpoint, which is durable, and not named by it; what a crash has left of an
-// earlier cleaning too.
+// earlier cleaning too. It need not be durable: a file that comes back is ignored, and goes with the next cleaning.
 func (s *Session) removeDead() error {
 	dir := path.Join(s.v.path, logDir)
 	names, err := s.v.fsys.List(dir)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", dir, bare(err))
 	}
-	removed := false
 	segs := s.v.segments()
 	for _, name := range names {
 		n := parseSegmentName(name)
@@ -212,13 +218,6 @@ func (s *Session) removeDead() error {
 		if err := s.v.fsys.Remove(path.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove %s: %w", segmentObject(s.v.path, n), bare(err))
 		}
-		removed = true
-	}
-	if !removed {
-		return nil
-	}
-	if err := s.v.fsys.SyncDir(dir); err != nil {
-		return fmt.Errorf("sync %s: %w", dir, bare(err))
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"encfsrun/fs/guarded"
 )
@@ -12,7 +11,7 @@ import (
 // another segment, which names as its predecessor's end the last good one; then what was left of the batch is done. Numbers of
 // blocks stay, so that no record changes, but for the chain values in commits. If that fails too, the error is both.
 func (w *appender) rescue(b *batch, cause error) error {
-	if errors.Is(cause, syscall.ENOSPC) || errors.Is(cause, syscall.EDQUOT) {
+	if isFull(cause) {
 		w.ballast.release() // this is what it is there for
 	}
 	err := w.reseal()
@@ -40,14 +39,11 @@ func (w *appender) reseal() error {
 	if err := w.makeSegment(false); err != nil {
 		return err
 	}
-	plain, err := guarded.NewBuffer(PlainSize)
-	if err != nil {
-		return err
-	}
-	defer plain.Destroy()
+	plain := w.reopened.Bytes()
+	defer guarded.Wipe(plain)
 	value := w.tail.chain
 	for i := range w.kept {
-		if err := w.resealBlock(i, plain.Bytes(), value); err != nil {
+		if err := w.resealBlock(i, plain, value); err != nil {
 			return err
 		}
 		value = chain(value, chainBlock, w.kept[i].sum.Hash)

@@ -25,6 +25,9 @@ const (
 	plenty = 64 << 20
 )
 
+// isFull says whether an error means that the disk, or what of it the user may have, is full.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
 // ballast is a file in the log's folder that holds space for what was promised: all that was acknowledged and is not appended
 // yet, a commit, and a checkpoint, without which a cleaner could free nothing. When the disk is full it gives way to what is
 // appended. It holds no data, and a reader does not look at it.
@@ -52,17 +55,30 @@ func (b *ballast) hold(size int64) error {
 	err := b.file.Reserve(size + ballastStep)
 	if err == nil {
 		size += ballastStep
-	} else if errors.Is(err, syscall.ENOSPC) {
+	} else if isFull(err) {
 		err = b.file.Reserve(size)
 	}
 	switch {
-	case errors.Is(err, errors.ErrUnsupported): // then an append that fails is written anew where the space comes back
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case errors.Is(err, errors.ErrUnsupported): // NFS before 4.2, 9p, ext3: what is free is all that can be known
+		return b.free(size)
+	case isFull(err):
 		return ErrNoSpace
 	case err != nil:
 		return fmt.Errorf("reserve space for %s: %w", b.vault, bare(err))
 	}
 	b.size = size
+	return nil
+}
+
+// free says whether there are so many bytes on a disk that sets none aside. Others may take them, but we don't take twice what is there.
+func (b *ballast) free(size int64) error {
+	s, err := b.fsys.Space(path.Join(b.vault, logDir))
+	if err != nil {
+		return fmt.Errorf("look for space: %w", bare(err))
+	}
+	if s.Free < uint64(size) {
+		return ErrNoSpace
+	}
 	return nil
 }
 
@@ -83,7 +99,7 @@ func (b *ballast) open() error {
 			file, err = b.fsys.Create(b.name(), 0o600)
 		}
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return ErrNoSpace
 	}
 	if err != nil {
@@ -103,7 +119,7 @@ func (b *ballast) claim(file disk.File, from, to int64) {
 	if s, err := b.fsys.Space(path.Join(b.vault, logDir)); err == nil && s.Free >= plenty {
 		return
 	}
-	if err := file.Reserve(to); !errors.Is(err, syscall.ENOSPC) {
+	if err := file.Reserve(to); !isFull(err) {
 		return
 	}
 	b.shrink(to - from + BlockSize)
@@ -128,10 +144,20 @@ func (b *ballast) shrink(by int64) {
 // restore sets aside again what the ballast should hold, or as much of it as there is.
 func (b *ballast) restore() {
 	for b.size > 0 {
-		if err := b.file.Reserve(b.size); !errors.Is(err, syscall.ENOSPC) {
+		if err := b.file.Reserve(b.size); !isFull(err) {
 			return
 		}
 		b.size /= 2
+	}
+}
+
+// tidy removes a ballast that a killed process left: what it holds is needed by who cleans a full disk, before anything is reserved.
+// The writer's lock is held, so that nobody's is removed.
+func (b *ballast) tidy() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.file == nil {
+		b.fsys.Remove(b.name()) // mostly there is none; whoever needs one will be told why it can't be made
 	}
 }
 
@@ -154,8 +180,8 @@ func (s *Session) Reserve(n int64, removes bool) error {
 	want := s.promised + n
 	want += want/PayloadSize*(BlockSize-PayloadSize) + 4*BlockSize // as blocks; a commit pads its own and the one before
 	err := s.w.ballast.hold(want + s.checkpointSize() + deleteRoom + s.cleanRoom())
-	if errors.Is(err, ErrNoSpace) && removes && s.w.ballast.holds() >= want+s.checkpointSize() {
-		err = nil
+	if errors.Is(err, ErrNoSpace) && removes {
+		err = s.w.ballast.hold(want + s.checkpointSize()) // where it does not hold that yet: the disk was full already when the session began
 	}
 	if err == nil {
 		s.promised += n

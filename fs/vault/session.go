@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"sync"
 	"time"
 
 	"encfsrun/fs/vault/record"
@@ -13,7 +14,7 @@ import (
 // Session is a session of writing. Each method changes the tree in memory and appends the change to the log; a commit makes all
 // changes since the last one true at once: who needs several to come true together makes no commit between them. Readers of the
 // vault see each change at once. But for Sync, it is used by one goroutine at a time. Once a method has failed for another reason
-// than the tree's own rules, nothing more is written and only Abort is left: *LostError says so.
+// than the tree's own rules, nothing more is written and only Abort is left.
 type Session struct {
 	v        *Vault
 	w        *writer
@@ -26,6 +27,9 @@ type Session struct {
 
 	checkpointed uint64 // number of the segment that the session's last checkpoint begins
 	now          func() time.Time
+
+	pins   sync.Mutex
+	pinned time.Time // when the session has pinned last, or began
 }
 
 // Begin starts the session of writing of a vault that was opened for it. The log is not touched before the first commit or the
@@ -39,7 +43,7 @@ func (v *Vault) Begin() (*Session, error) {
 		return nil, err
 	}
 	w.limit = v.segmentLimit()
-	w.left = w.limit
+	w.left, w.keep = w.limit, min(keptBlocks, int(w.limit)) // what is kept fits what is set aside for cleaning
 	w.committed = func(m commitMark, chain Root) { v.noteCommit(w.session, m, chain) }
 	w.adopt = func() { v.adopt(&w.appender) }
 	w.warn = func(err error) {
@@ -48,11 +52,12 @@ func (v *Vault) Begin() (*Session, error) {
 		}
 	}
 	w.stale = v.options.Stale
+	w.ballast.tidy()
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.writing = &w.appender
 	return &Session{
-		v: v, w: w, sequence: v.state.last.sequence, now: time.Now,
+		v: v, w: w, sequence: v.state.last.sequence, now: time.Now, pinned: time.Now(),
 		since: v.tail.next - min(v.tail.next, v.state.since),
 	}, nil
 }
@@ -71,6 +76,9 @@ func (v *Vault) segmentLimit() uint64 {
 // change applies a record to the tree and, if the tree takes it, to the log.
 func (s *Session) change(b []byte) error {
 	s.buf = b
+	if s.w.err != nil {
+		return s.w.err
+	}
 	s.v.mu.Lock()
 	err := apply(s.v.state.tree, record.Type(b[0]), b[record.HeaderSize:])
 	s.v.mu.Unlock() // before the log, which may wait for the disk
@@ -162,6 +170,9 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 	s.dirty = true
 	block, at := w.at()
 	for left := int(n); left > 0; {
+		if w.err != nil {
+			return w.err
+		}
 		room := w.room()
 		room = room[:min(left, len(room))]
 		if err := fill(room); err != nil {
@@ -170,6 +181,9 @@ func (s *Session) writeChunk(ino Ino, off, n uint64, fill func([]byte) error) er
 		}
 		w.filled(len(room))
 		left -= len(room)
+	}
+	if w.err != nil { // the bytes are nowhere: the tree must not name them
+		return w.err
 	}
 	defer s.lock()()
 	if err := s.v.state.tree.Map(ino, tree.Extent{Off: off, Len: n, Block: block, At: at}); err != nil {
@@ -216,7 +230,23 @@ func (s *Session) point() Point { return Point{s.w.next} }
 // Sync returns when a commit, and all before it, are durable. It may run beside all other methods, and beside itself: who waits
 // for an earlier point is served by the sync of a later one. What fails is written anew elsewhere; if that fails too, the error is
 // the disk's, and what was not durable is kept for readers and no more than that.
-func (s *Session) Sync(p Point) error { return s.w.sync(p.next) }
+//
+// What is durable is pinned, once a second at most: who puts the disk back to what it was while the session ran is noticed too.
+func (s *Session) Sync(p Point) error {
+	if err := s.w.sync(p.next); err != nil {
+		return err
+	}
+	s.pins.Lock()
+	defer s.pins.Unlock()
+	if now := s.now(); now.Sub(s.pinned) >= pinInterval {
+		s.v.savePin(false)
+		s.pinned = now
+	}
+	return nil
+}
+
+// pinInterval is the least time between two pins of a session that goes on.
+const pinInterval = time.Second
 
 func (s *Session) commit(closing bool) error {
 	p, err := s.prepare(closing)
@@ -232,7 +262,7 @@ func (s *Session) Close() error {
 	if s.dirty || s.began == 0 || s.w.err != nil {
 		return s.Abort()
 	}
-	err := s.checkpointIfDue()
+	err := s.tell(s.checkpointIfDue())
 	for round := 0; err == nil && round < 8 && s.tooLong(slackClosing); round++ {
 		var freed uint64
 		freed, err = s.clean(s.worst(slackClosing/2, copyAtOnce))
@@ -246,6 +276,8 @@ func (s *Session) Close() error {
 	if err := s.finish(); err != nil {
 		return err
 	}
+	s.pins.Lock()
+	defer s.pins.Unlock()
 	s.v.savePin(false)
 	return nil
 }

@@ -39,7 +39,7 @@ func (g *target) lossable(altered ...int) bool {
 		if slices.Contains(altered, i) {
 			continue
 		}
-		p, err := openBlock(testVault, g.f.keys, s, uint64(i), g.good[names[tip-1]][blockOffset(uint64(i)):][:BlockSize], plain)
+		p, err := openBlock(testVault, g.f.Keys, s, uint64(i), g.good[names[tip-1]][blockOffset(uint64(i)):][:BlockSize], plain)
 		if err != nil {
 			panic(err)
 		}
@@ -85,7 +85,7 @@ func openSegmentOf(g *target, number uint64) (*segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	return readSegmentHeader(file, testVault, number, g.f.keys)
+	return readSegmentHeader(file, testVault, number, g.f.Keys)
 }
 
 // TestTamperFilesCut cuts each segment at every border and beside it, and at random places.

@@ -227,7 +227,7 @@ func TestTamperClonedUnderCheckpoint(t *testing.T) {
 	stream := slices.Concat(c.dirRecord(tree.Root), c.fileRecords(2, "main.py", "print('HELLO')\n"))
 	copy(plain[PayloadStart:], record.CommitRecord{Sequence: 1, NextIno: 3}.Append(stream))
 	block := make([]byte, BlockSize)
-	if err := f.keys.SealBlock(block, plain, h.id, h.first); err != nil {
+	if err := f.Keys.SealBlock(block, plain, h.id, h.first); err != nil {
 		t.Fatal(err)
 	}
 	g.try(t, trial{name: "a genuine block of a clone", fsys: g.put(ours, place{1, 0}, block), want: fate{partly, partly}})

@@ -162,7 +162,7 @@ func TestTamperWithTheKey(t *testing.T) {
 			t.Fatal("nothing was forged")
 		}
 		plain := make([]byte, PlainSize)
-		if _, err := openBlock(testVault, f.keys, s, uint64(p.block), block, plain); err != nil {
+		if _, err := openBlock(testVault, f.Keys, s, uint64(p.block), block, plain); err != nil {
 			t.Fatalf("the forged block does not open: %v", err)
 		}
 		forged := g.put(g.good, p, block)
@@ -211,7 +211,7 @@ func TestTamperAnotherRoot(t *testing.T) {
 // one word and δ·H at the next cancel out in GHASH. H comes from the block data key as docs/FORMAT.md derives it.
 func forge(t *testing.T, f *fixture, sealed []byte, at int) {
 	t.Helper()
-	data, err := hkdf.Key(sha256.New, f.master.Bytes(), f.id[:], "encfsrun v1 block data", 32)
+	data, err := hkdf.Key(sha256.New, f.Master.Bytes(), f.ID[:], "encfsrun v1 block data", 32)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -101,7 +101,7 @@ func (w *victim) rekey() *victim {
 	}
 	defer u.Close()
 	err = u.ChangeSlots(w.d, w.pins(), func([]keyring.Slot) ([]keyring.Slot, error) {
-		slot, err := keyring.NewMachineSlot(w.f.id, w.f.master.Bytes(), w.f.machine)
+		slot, err := keyring.NewMachineSlot(w.f.ID, w.f.Master.Bytes(), w.f.Machine)
 		return []keyring.Slot{slot}, err
 	})
 	if err != nil {
@@ -125,7 +125,7 @@ func (w *victim) targetWith(passkey *keyring.Passkey) *target {
 	defer v.keys.Destroy()
 	defer v.Close()
 	g := &target{f: w.f, passkey: passkey, good: stillOf(w.t, w.d), states: w.states, root: v.Root()}
-	g.pinned = path.Join(testPins, w.pins().name(w.f.id))
+	g.pinned = path.Join(testPins, w.pins().name(w.f.ID))
 	if g.pin, err = w.d.ReadFile(g.pinned); err != nil {
 		w.t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func (w *victim) targetWith(passkey *keyring.Passkey) *target {
 func machinePasskey(t testing.TB, f *fixture) *keyring.Passkey {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "machine.key")
-	if err := os.WriteFile(name, f.machine.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(name, f.Machine.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p, err := keyring.ReadMachineKey(context.Background(), name, "")

@@ -8,6 +8,7 @@ import (
 	"encfsrun/fs/vault/record"
 	"encfsrun/fs/vault/seal"
 	"encfsrun/fs/vault/tree"
+	"encfsrun/internal/testkit/secrets"
 	"encfsrun/keyring"
 )
 
@@ -83,7 +84,7 @@ var vectorRecipes = []vectorRecipe{
 	{"header-format", "another format's name", "not-a-vault", func(c *crafter) *crafter { return good(c).headers("encfsrun vault", "encfsrun Vault") }},
 	{"header-not-canonical", "a space too many", "not-a-vault", func(c *crafter) *crafter { return good(c).headers(`"generation": 1`, `"generation":  1`) }},
 	{"header-upper-case", "hexadecimal in upper case", "not-a-vault", func(c *crafter) *crafter {
-		return good(c).headers(`"vault_id": "`+hex.EncodeToString(c.f.id[:]), `"vault_id": "`+strings.ToUpper(hex.EncodeToString(c.f.id[:])))
+		return good(c).headers(`"vault_id": "`+hex.EncodeToString(c.f.ID[:]), `"vault_id": "`+strings.ToUpper(hex.EncodeToString(c.f.ID[:])))
 	}},
 	{"header-unknown-member", "a member too many", "not-a-vault", func(c *crafter) *crafter {
 		return good(c).headers(`  "generation"`, "  \"more\": 1,\n  \"generation\"")
@@ -110,7 +111,7 @@ var vectorRecipes = []vectorRecipe{
 	}},
 	{"slot-damaged", "the wrapped key of the only slot is altered", "integrity", func(c *crafter) *crafter {
 		good(c)
-		wrapped := hex.EncodeToString(c.f.slot.WrappedKey[:])
+		wrapped := hex.EncodeToString(c.f.Slot.WrappedKey[:])
 		return c.headers(wrapped, strings.Repeat("0", len(wrapped)))
 	}},
 
@@ -370,21 +371,21 @@ func foreignSegment(c *crafter) *crafter {
 }
 
 func (c *crafter) withSlots(slots ...keyring.Slot) *crafter {
-	h := &Header{VaultID: c.f.id, Generation: 1, Slots: slots}
-	c.must(writeHeader(c.d, testVault, h, c.f.keys))
+	h := &Header{VaultID: c.f.ID, Generation: 1, Slots: slots}
+	c.must(writeHeader(c.d, testVault, h, c.f.Keys))
 	return c
 }
 
 func absurdSlot(c *crafter) *crafter {
 	good(c)
-	c.withSlots(c.f.slot, keyring.Slot{ID: keyring.SlotID{9}, Kind: keyring.KindPassphrase, Params: keyring.Params{MemoryKiB: 1024, Time: 1, Parallelism: 1}})
+	c.withSlots(c.f.Slot, keyring.Slot{ID: keyring.SlotID{9}, Kind: keyring.KindPassphrase, Params: keyring.Params{MemoryKiB: 1024, Time: 1, Parallelism: 1}})
 	return c.headers(`"memory_kib": 1024`, `"memory_kib": 4294967295`)
 }
 
 func nineSlots(c *crafter) *crafter {
 	slots := []keyring.Slot{}
 	for i := range 9 {
-		s := good(newCrafter(c.t, c.f)).f.slot
+		s := good(newCrafter(c.t, c.f)).f.Slot
 		s.ID = keyring.SlotID{byte(i + 1)}
 		slots = append(slots, s)
 	}
@@ -392,7 +393,7 @@ func nineSlots(c *crafter) *crafter {
 }
 
 func wrongKey(c *crafter) *crafter {
-	slot, err := keyring.NewMachineSlot(c.f.id, c.f.master.Bytes(), secretOf(c.t, 0x33))
+	slot, err := keyring.NewMachineSlot(c.f.ID, c.f.Master.Bytes(), secrets.Key(c.t, 0x33))
 	c.must(err)
 	return good(c).withSlots(slot)
 }

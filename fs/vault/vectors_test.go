@@ -19,6 +19,7 @@ import (
 	"encfsrun/fs/vault/disk/memdisk"
 	"encfsrun/fs/vault/seal"
 	"encfsrun/fs/vault/tree"
+	"encfsrun/internal/testkit/secrets"
 	"encfsrun/keyring"
 )
 
@@ -84,17 +85,9 @@ func TestVectors(t *testing.T) {
 
 // vectorFixture has the well-known keys of the vectors.
 func vectorFixture(t testing.TB) *fixture {
-	f := &fixture{master: secretOf(t, 0x11), machine: secretOf(t, 0x22)}
-	copy(f.id[:], "encfsrun vectors")
-	var err error
-	if f.slot, err = keyring.NewMachineSlot(f.id, f.master.Bytes(), f.machine); err != nil {
-		t.Fatal(err)
-	}
-	if f.keys, err = seal.NewKeys(f.id, f.master.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.keys.Destroy)
-	return f
+	var id seal.ID
+	copy(id[:], "encfsrun vectors")
+	return &fixture{secrets.Of(t, id, 0x11, 0x22)}
 }
 
 // readVector opens a vault with the machine key as a reader would, verifies all of it and describes it.
@@ -209,7 +202,7 @@ func writeVectors(t *testing.T, f *fixture) {
 	if err := os.MkdirAll(vectorsDir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(vectorsDir, "machine.key"), f.machine.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(vectorsDir, "machine.key"), f.Machine.Bytes(), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var cases []vectorCase

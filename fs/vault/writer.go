@@ -79,6 +79,9 @@ func newWriter(fsys disk.FS, vault string, keys *seal.Keys, generation uint64, t
 	if w.batch, err = newBatch(); err == nil {
 		w.spare, err = newBatch()
 	}
+	if err == nil {
+		w.reopened, err = guarded.NewBuffer(PlainSize)
+	}
 	if err != nil {
 		w.release()
 		return nil, err
@@ -102,6 +105,9 @@ func (w *writer) release() {
 
 // newSegment lets the block being filled, which is empty, open a segment of its own.
 func (w *writer) newSegment(checkpoint bool) {
+	if w.err != nil {
+		return
+	}
 	w.left = w.limit
 	w.startBatch()
 	w.batch.opens, w.batch.checkpoint = true, checkpoint
@@ -156,9 +162,9 @@ func (w *writer) filled(n int) {
 // at returns where the next byte of the stream will lie.
 func (w *writer) at() (block uint64, offset uint32) { return w.next, uint32(PayloadStart + w.pos) }
 
-// append puts bytes of one record into the stream.
+// append puts bytes of one record into the stream, unless it has failed: then what stands in memory is all that readers have of it.
 func (w *writer) append(b []byte) {
-	for len(b) > 0 {
+	for len(b) > 0 && w.err == nil {
 		n := copy(w.room(), b)
 		b = b[n:]
 		w.filled(n)
@@ -166,6 +172,9 @@ func (w *writer) append(b []byte) {
 }
 
 func (w *writer) record(b []byte) error {
+	if w.err != nil {
+		return w.err
+	}
 	w.startRecord()
 	w.append(b)
 	return w.err
@@ -176,12 +185,15 @@ func (w *writer) endBlock() {
 	w.batch.blocks++
 	w.next++
 	w.left--
+	full := w.batch
+	if w.left == 0 || full.blocks == batchBlocks {
+		w.flush()
+	}
 	switch {
+	case w.err != nil && w.batch == full: // it stays where readers find it
 	case w.left == 0:
-		w.flush()
 		w.newSegment(false)
-	case w.batch.blocks == batchBlocks:
-		w.flush()
+	case w.batch != full:
 		w.startBatch()
 	default:
 		w.startBlock()
@@ -190,7 +202,7 @@ func (w *writer) endBlock() {
 
 // pad ends the present block, if anything stands in it.
 func (w *writer) pad() {
-	if w.pos == 0 {
+	if w.pos == 0 || w.err != nil {
 		return
 	}
 	w.startRecord()
@@ -200,14 +212,15 @@ func (w *writer) pad() {
 	w.filled(len(rest))
 }
 
-// flush hands the filled blocks over to be sealed and written, after those before them. The spare becomes the batch.
+// flush hands the filled blocks over to be sealed and written, after those before them. The spare becomes the batch. After a failure
+// neither is touched any more: one may hold what was never sealed, the other what comes after it, and readers have nothing else.
 func (w *writer) flush() {
 	w.wait()
 	b := w.batch
-	w.batch, w.spare = w.spare, b
 	if w.err != nil || b.blocks == 0 && !b.opens {
 		return
 	}
+	w.batch, w.spare = w.spare, b
 	w.mem.Lock()
 	w.sealing, w.filling = b.shown(0, 0), b.shown(b.blocks, w.filling.part)
 	w.mem.Unlock()
@@ -230,6 +243,9 @@ func (w *writer) wait() {
 // block, with the chain value before that block in it: so the block vouches for every one before it, and blocks of two branches
 // can't be mixed.
 func (w *writer) commit(sequence uint64, nextIno tree.Ino, now time.Time, closing bool) error {
+	if w.wait(); w.err != nil {
+		return w.err
+	}
 	if w.pos > 0 && len(w.room()) < record.HeaderSize+record.CommitSize {
 		w.pad()
 	}
@@ -256,12 +272,22 @@ func (w *writer) settle(make bool) {
 	pos := w.pos
 	w.flush()
 	w.wait()
+	if w.batch == b { // it failed before
+		return
+	}
 	copy(w.batch.block(0), b.block(b.blocks)) // the part-filled block moves to the head of the next batch
 	next := w.batch
 	next.blocks, next.first, next.opens, next.checkpoint, next.commit, next.sealed = 0, w.next, false, false, nil, false
 	w.pos = pos
 	w.show()
 	guarded.Wipe(b.block(b.blocks))
+}
+
+// broken says whether it has failed for good.
+func (w *writer) broken() bool {
+	w.disk.Lock()
+	defer w.disk.Unlock()
+	return w.err != nil || w.failed != nil
 }
 
 // abort takes back the segments of a session that committed nothing.

@@ -3,6 +3,7 @@ package control
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -300,6 +301,35 @@ func requestStatus(ctx context.Context, conn net.Conn) (Status, error) {
 		return Status{}, fmt.Errorf("the daemon answers %d", code)
 	}
 	return decodeStatus(body)
+}
+
+// SyncError says that a daemon could not make durable what it had accepted. It goes on serving.
+type SyncError struct{ Reason string }
+
+func (e *SyncError) Error() string { return "what was written could not be made durable: " + e.Reason }
+
+// Sync asks the daemon of a mount, as List found it, to make durable all that was accepted before, and waits for that.
+func (r *Registry) Sync(ctx context.Context, s Status) error {
+	conn, err := r.dial(ctx, s)
+	if errors.Is(err, errGone) {
+		return ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	code, body, err := request(ctx, conn, http.MethodPost, "/v1/sync")
+	if err != nil {
+		return fmt.Errorf("ask the daemon to sync: %w", err)
+	}
+	if code == http.StatusNoContent {
+		return nil
+	}
+	var why refusal
+	if code != http.StatusInternalServerError || json.Unmarshal(body, &why) != nil {
+		return fmt.Errorf("ask the daemon to sync: it answers %d", code)
+	}
+	return &SyncError{why.Error}
 }
 
 // request makes the one request of a connection and reads an answer that is

@@ -17,11 +17,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"encfsrun/internal/testkit"
 )
 
 const testHelper = "CONTROL_TEST_HELPER"
 
 func init() {
+	testkit.QuickExits()
 	switch os.Getenv(testHelper) {
 	case "serve": // a daemon, until it is killed
 		r := &Registry{uid: os.Geteuid(), run: os.Getenv("RUN"), tmp: os.Getenv("TMP")}
@@ -49,9 +52,12 @@ func init() {
 const nobody = 65534
 
 type fake struct {
+	sync   error
 	status Status
 	block  chan struct{} // unless nil, until it is closed there is no answer
 }
+
+func (f *fake) Sync() error { return f.sync }
 
 func (f *fake) Status() Status {
 	if f.block != nil {

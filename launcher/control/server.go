@@ -11,6 +11,7 @@
 // A daemon speaks HTTP/1.1 with JSON, one request to a connection:
 //
 //	GET  /v1/status  200 and a [Status]
+//	POST /v1/sync    204 when all that was accepted before is durable, else 500
 //
 // No request ends a daemon: it ends by itself when the kernel lets go of its
 // mount, whoever unmounts.
@@ -43,6 +44,8 @@ import (
 type Daemon interface {
 	// Status is called for every request and must not block.
 	Status() Status
+	// Sync returns when all that was accepted before the call is durable. It may take as long as the disk.
+	Sync() error
 }
 
 // Limits that a hostile or broken client meets. A request is some hundred
@@ -52,6 +55,7 @@ const (
 	maxHeader      = 4 << 10 // bytes; net/http adds 4 KiB of slack
 	requestTimeout = time.Second
 	answerTimeout  = 5 * time.Second
+	syncTimeout    = 10 * time.Minute // of a disk that is slow and has much to write
 )
 
 // Server is the control socket of one daemon.
@@ -162,6 +166,14 @@ func handler(daemon Daemon) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, daemon.Status())
+	})
+	mux.HandleFunc("POST /v1/sync", func(w http.ResponseWriter, r *http.Request) {
+		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(syncTimeout)) // without it the answer comes too late: the client's loss
+		if err := daemon.Sync(); err != nil {
+			answer(w, http.StatusInternalServerError, refusal{err.Error()})
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 { // -1 is a body of unknown length

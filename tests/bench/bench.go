@@ -43,7 +43,7 @@ func newBench(y *yard, o options) *bench {
 		b.users = []user{{name: "user"}}
 		b.missing = append(b.missing, "as root, and cold: only root can measure that")
 	}
-	for _, s := range subjects(o.encfsrun) {
+	for _, s := range subjects(b.options) {
 		if lacking := lacks(s); lacking != "" {
 			b.missing = append(b.missing, fmt.Sprintf("%s: %s is not installed", s.name, lacking))
 			continue
@@ -73,7 +73,7 @@ func (b *bench) measure(ctx context.Context) error {
 		}
 		welcome = append(welcome, u)
 	}
-	for _, w := range workloads() {
+	for _, w := range workloads(b.options.self) {
 		if !strings.Contains(w.name, b.options.only) {
 			continue
 		}
@@ -134,6 +134,10 @@ func (b *bench) store(ctx context.Context, sub subject, u user, tree string) (*s
 	if err != nil {
 		return nil, err
 	}
+	if tree == noTree { // each measurement makes its own
+		b.stores[key] = s
+		return s, nil
+	}
 	fmt.Fprintf(b.progress, "bench: filling %s for %s with %s\n", sub.name, u.name, tree)
 	if err := s.create(ctx); err != nil {
 		return nil, err
@@ -148,6 +152,9 @@ func (b *bench) store(ctx context.Context, sub subject, u user, tree string) (*s
 
 // tree returns the folder of a tree, which is made at first use.
 func (b *bench) tree(name string) (string, error) {
+	if name == noTree {
+		name = corpusTree // what is unpacked into it
+	}
 	if dir := b.trees[name]; dir != "" {
 		return dir, nil
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -12,6 +13,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// The test binary does the jobs of the bench's own processes, too.
+func TestMain(m *testing.M) {
+	if err, ok := job(os.Args[1:]); ok {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
 
 func TestSpread(t *testing.T) {
 	for _, c := range []struct {
@@ -39,13 +52,13 @@ func TestSpread(t *testing.T) {
 // A minute in which everything took ten times as long changes no ratio.
 func TestRatiosAreTakenWithinARound(t *testing.T) {
 	r := result{Seconds: map[string][]float64{ours: {2, 20, 2}, plain: {1, 10, 1}, gocryptfs: {4, 40, 5}}}
-	if got, ok := r.ratio(plain); !ok || got != (spread{2, 2, 2}) {
+	if got, ok := r.ratio(ours, plain); !ok || got != (spread{2, 2, 2}) {
 		t.Errorf("ratio against %s = %v, %v", plain, got, ok)
 	}
-	if got, ok := r.ratio(gocryptfs); !ok || got != (spread{0.5, 0.4, 0.5}) {
+	if got, ok := r.ratio(ours, gocryptfs); !ok || got != (spread{0.5, 0.4, 0.5}) {
 		t.Errorf("ratio against %s = %v, %v", gocryptfs, got, ok)
 	}
-	if _, ok := r.ratio("nobody"); ok {
+	if _, ok := r.ratio(ours, "nobody"); ok {
 		t.Error("a ratio against what was not measured")
 	}
 }
@@ -56,7 +69,7 @@ func TestVerdict(t *testing.T) {
 		Seconds: map[string][]float64{ours: {2}, plain: {1}, gocryptfs: {4}},
 	}
 	const want = "≤ 2 × ext4: reached; ≤ 0.4 × gocryptfs: **missed**; ≤ 1 × nobody: not measured"
-	if got := r.verdict(); got != want {
+	if got := r.verdict(ours); got != want {
 		t.Errorf("verdict %q, want %q", got, want)
 	}
 }
@@ -64,12 +77,13 @@ func TestVerdict(t *testing.T) {
 func TestMarkdownNamesWhatIsMissing(t *testing.T) {
 	text := report{
 		Rounds:  3,
-		Results: []result{{Workload: "ls", User: "root", Seconds: map[string][]float64{ours: {0.5}, plain: {0.25}}}},
+		Results: []result{{Workload: "ls", User: "root", Seconds: map[string][]float64{ours: {0.5}, plain: {0.25}, oursCached: {1}, floorCached: {2}}}},
 		Missing: []string{"gocryptfs: not installed"},
 	}.markdown()
 	for _, want := range []string{
-		"| ls | root | **2.00** (2.00–2.00) | – |",
-		"| ls | root | 0.250 (0.250–0.250) | – | 0.500 (0.500–0.500) |",
+		"| encfsrun: ls | root | **2.00** (2.00–2.00) | – | – |",
+		"| encfsrun, page cache: ls | root | **4.00** (4.00–4.00) | – | **0.50** (0.50–0.50) |",
+		"| ls | root | 0.250 (0.250–0.250) | – | – | 2.000 (2.000–2.000) | 0.500 (0.500–0.500) | 1.000 (1.000–1.000) |",
 		"* gocryptfs: not installed",
 	} {
 		if !strings.Contains(text, want) {
@@ -207,7 +221,7 @@ func TestRoundsRotate(t *testing.T) {
 			{name: "b", create: noCommands, fill: noFill},
 		},
 	}
-	w := workload{name: "w", tree: tinyTree, can: everybody, measure: func(_ context.Context, s *store) (time.Duration, error) {
+	w := workload{name: "w", tree: tinyTree, can: func(subject) bool { return true }, measure: func(_ context.Context, s *store) (time.Duration, error) {
 		turns = append(turns, s.subject.name)
 		return time.Second, nil
 	}}
@@ -220,6 +234,29 @@ func TestRoundsRotate(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string][]float64{"a": {1, 1}, "b": {1, 1}}, r.Seconds); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Each begins with an empty store, and is done in one that is mounted.
+func TestWriteWorkloads(t *testing.T) {
+	y := openTestYard(t)
+	corpus := filepath.Join(y.dir, "small")
+	if err := makeTree(corpus, 10); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []subject{plainSubject(), floorSubject(os.Args[0], floorDirect, "off"), floorSubject(os.Args[0], floorCached, "on")} {
+		for _, w := range writeWorkloads(os.Args[0], 4) {
+			store, err := newStore(y, s, user{name: "me"}, corpus)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if took, err := w.measure(t.Context(), store); err != nil || took <= 0 {
+				t.Errorf("%s on %s: %v, %v", w.name, s.name, took, err)
+			}
+		}
+	}
+	if left, err := mountsBelow(y.dir); err != nil || len(left) > 0 {
+		t.Errorf("still mounted: %v, %v", left, err)
 	}
 }
 

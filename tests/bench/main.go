@@ -5,8 +5,8 @@
 // are what counts. Deriving keys from passphrases is left out: encfsrun unlocks with a machine key, gocryptfs with its
 // cheapest scrypt.
 //
-// Workloads (workload.go) and subjects (subject.go) are tables of commands; a store (store.go) is one subject holding
-// one tree for one user. Cold means freshly mounted after the kernel dropped its caches, which takes root; warm means
+// Workloads (workload.go, writes.go) and subjects (subject.go) are tables of commands; a store (store.go) is one subject holding
+// one tree for one user. What is written is compared with the floor too (package floor): a file system in memory, by go-fuse. Cold means freshly mounted after the kernel dropped its caches, which takes root; warm means
 // freshly mounted, then once done untimed. Whatever can't be measured on a machine is named with the reason.
 // Mounts and files all lie in one work folder and are removed at the end, also on Ctrl-C; what a killed bench left is
 // removed by the next.
@@ -30,13 +30,44 @@ type options struct {
 	corpus    string
 	work      string
 	encfsrun  string
+	self      string // this binary, which does some of the work as a process of its own
 	only      string
 	json      bool
 	write     bool
 	benchmark string // the document whose measured section -write replaces
 }
 
+// The jobs of this binary's own processes, with their arguments.
+const (
+	jobMountFloor = "mount-floor" // MODE DIR
+	jobServeFloor = "serve-floor" // MODE
+	jobSyncFiles  = "sync-files"  // DIR
+	jobOverwrite  = "overwrite"   // FILE
+)
+
+// job does one of them; ok is false where the command line is another one.
+func job(args []string) (err error, ok bool) {
+	switch {
+	case len(args) == 3 && args[0] == jobMountFloor:
+		return mountFloor(args[1], args[2]), true
+	case len(args) == 2 && args[0] == jobServeFloor:
+		return serveFloor(args[1]), true
+	case len(args) == 2 && args[0] == jobSyncFiles:
+		return syncFiles(args[1]), true
+	case len(args) == 2 && args[0] == jobOverwrite:
+		return overwrite(args[1]), true
+	}
+	return nil, false
+}
+
 func main() {
+	if err, ok := job(os.Args[1:]); ok {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each subject takes its turn")
 	flag.StringVar(&o.corpus, "corpus", "build/corpus", "the tree to measure with (scripts/corpus makes it)")
@@ -70,6 +101,9 @@ func run(ctx context.Context, o options) (err error) {
 		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
+	}
+	if o.self, err = os.Executable(); err != nil {
+		return err
 	}
 	for _, needed := range []string{o.corpus, o.encfsrun} {
 		if _, err := os.Stat(needed); err != nil {

@@ -25,20 +25,20 @@ type report struct {
 	Missing []string `json:"missing,omitempty"`
 }
 
-// ratio is ours against another subject's, over the rounds; ok is false when one of them was not measured.
-func (r result) ratio(against string) (spread, bool) {
-	mine, base := r.Seconds[ours], r.Seconds[against]
-	if len(mine) == 0 || len(mine) != len(base) {
+// ratio is one subject's against another's, over the rounds; ok is false when one of them was not measured.
+func (r result) ratio(mine, against string) (spread, bool) {
+	readings, base := r.Seconds[mine], r.Seconds[against]
+	if len(readings) == 0 || len(readings) != len(base) {
 		return spread{}, false
 	}
-	return spreadOf(ratios(mine, base)), true
+	return spreadOf(ratios(readings, base)), true
 }
 
-// verdict says of each goal whether it was reached.
-func (r result) verdict() string {
+// verdict says of each goal whether one of ours reached it.
+func (r result) verdict(mine string) string {
 	var said []string
 	for _, g := range r.Goals {
-		ratio, ok := r.ratio(g.Against)
+		ratio, ok := r.ratio(mine, g.Against)
 		word := "not measured"
 		switch {
 		case ok && ratio.Median <= g.AtMost:
@@ -58,15 +58,24 @@ func (r report) markdown() string {
 		r.Date, strings.Join(r.Machine, ", "), r.Rounds)
 	fmt.Fprint(&text, "a ratio is taken within each round. Key derivation is left out.\n\n")
 
-	fmt.Fprintf(&text, "| %s as a multiple of | user | %s | %s | wanted |\n|---|---|---|---|---|\n", ours, plain, gocryptfs)
+	fmt.Fprintf(&text, "| as a multiple of | user | %s | %s | floor | wanted |\n|---|---|---|---|---|---|\n", plain, gocryptfs)
 	for _, row := range r.Results {
-		fmt.Fprintf(&text, "| %s | %s | %s | %s | %s |\n",
-			row.Workload, row.User, ratioCell(row, plain), ratioCell(row, gocryptfs), row.verdict())
+		for _, mode := range modes {
+			if mode.ours != ours && len(row.Seconds[mode.ours]) == 0 {
+				continue
+			}
+			fmt.Fprintf(&text, "| %s: %s | %s | %s | %s | %s | %s |\n", mode.ours, row.Workload, row.User, ratioCell(row, mode.ours, plain),
+				ratioCell(row, mode.ours, gocryptfs), ratioCell(row, mode.ours, mode.floor), row.verdict(mode.ours))
+		}
 	}
-	fmt.Fprintf(&text, "\n| seconds | user | %s | %s | %s |\n|---|---|---|---|---|\n", plain, gocryptfs, ours)
+	columns := []string{plain, gocryptfs, floorDirect, floorCached, ours, oursCached}
+	fmt.Fprintf(&text, "\n| seconds | user | %s |\n|---|---|%s\n", strings.Join(columns, " | "), strings.Repeat("---|", len(columns)))
 	for _, row := range r.Results {
-		fmt.Fprintf(&text, "| %s | %s | %s | %s | %s |\n", row.Workload, row.User,
-			secondsCell(row, plain), secondsCell(row, gocryptfs), secondsCell(row, ours))
+		fmt.Fprintf(&text, "| %s | %s |", row.Workload, row.User)
+		for _, name := range columns {
+			fmt.Fprintf(&text, " %s |", secondsCell(row, name))
+		}
+		text.WriteString("\n")
 	}
 	if len(r.Missing) > 0 {
 		text.WriteString("\nNot measured:\n\n")
@@ -77,8 +86,8 @@ func (r report) markdown() string {
 	return text.String()
 }
 
-func ratioCell(r result, against string) string {
-	ratio, ok := r.ratio(against)
+func ratioCell(r result, mine, against string) string {
+	ratio, ok := r.ratio(mine, against)
 	if !ok {
 		return "–"
 	}

@@ -68,6 +68,14 @@ func (s *store) mount(ctx context.Context) (string, error) {
 	return s.mountpoint(), s.yard.command(ctx, s.user, s.subject.mount(s))
 }
 
+// mountWritable returns where the tree of an empty store is, once it answers.
+func (s *store) mountWritable(ctx context.Context) (string, error) {
+	if s.subject.writable == nil {
+		return s.tree(), nil
+	}
+	return s.mountpoint(), s.yard.command(ctx, s.user, s.subject.writable(s))
+}
+
 // unmount also works after Ctrl-C; its error is added to the caller's.
 func (s *store) unmount(err *error) {
 	if s.subject.mount == nil {
@@ -75,6 +83,18 @@ func (s *store) unmount(err *error) {
 	}
 	// umount by whom it belongs to: as good as a program's own command, and the same for all.
 	*err = errors.Join(*err, s.yard.command(context.Background(), s.user, command{"fusermount3", "-u", s.mountpoint()}))
+}
+
+// unmountWritable is unmount after mountWritable.
+func (s *store) unmountWritable(err *error) {
+	if s.subject.writable == nil {
+		return
+	}
+	end := command{"fusermount3", "-u", s.mountpoint()}
+	if s.subject.umount != nil {
+		end = s.subject.umount(s)
+	}
+	*err = errors.Join(*err, s.yard.command(context.Background(), s.user, end))
 }
 
 func (s *store) remove(err *error) { *err = errors.Join(*err, os.RemoveAll(s.dir)) }

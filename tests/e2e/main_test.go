@@ -10,38 +10,22 @@ package e2e
 
 import (
 	"flag"
-	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"testing"
+
+	"encfsrun/internal/testkit"
 )
 
 // built is the product, built once; each world links it.
 var built string
 
 func TestMain(m *testing.M) {
-	os.Exit(buildAndTest(m))
-}
-
-func buildAndTest(m *testing.M) int {
 	flag.Parse()
 	flag.Set("test.parallel", "4") // much of the time is waiting for disks and for other processes
-	dir, err := os.MkdirTemp("", "encfsrun-e2e-bin-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	built = filepath.Join(dir, "encfsrun")
-	cmd := exec.Command("go", "build", "-o", built, "../../cmd/encfsrun")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=runtimesecret")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build encfsrun: %v\n%s", err, out)
-		return 1
-	}
-	return m.Run()
+	testkit.OwnMounts()
+	testkit.DefaultSignals()
+	os.Exit(testkit.RunWithProduct(m, &built))
 }
 
 // rounds is how often something random is tried: n times, more where a soak asks for it (ENCFSRUN_SOAK, ENCFSRUN_ROUNDS).

@@ -87,9 +87,10 @@ func TestRunFlags(t *testing.T) {
 		prints("lo\n", "sh", "-c", "ls /sys/class/net 2>/dev/null || sed -n 's/ *\\(.*\\):.*/\\1/p' /proc/net/dev")
 		host := w.sh("sed -n 's/ *\\(.*\\):.*/\\1/p' /proc/net/dev")
 		prints(host, "--net", "host", "--", "sed", "-n", "s/ *\\(.*\\):.*/\\1/p", "/proc/net/dev")
-		prints("", "sh", "-c", "! echo x 2>/dev/null >/app/new && ! rm -f /app/secret 2>/dev/null && echo x >/tmp/x && echo x >$HOME/x")
+		temporary := "/tmp/of-" + filepath.Base(w.dir)
+		prints("", "sh", "-c", "! echo x 2>/dev/null >/app/new && ! rm -f /app/secret 2>/dev/null && echo x >"+temporary+" && echo x >$HOME/x")
 		prints("", "sh", "-c", "test $(id -u) != 0")
-		if exists("/tmp/x") {
+		if exists(temporary) {
 			t.Error("/tmp of the sandbox is the machine's")
 		}
 	})

@@ -22,6 +22,7 @@ import (
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/seal"
+	"encfsrun/internal/testkit"
 	"encfsrun/keyring"
 )
 
@@ -124,12 +125,9 @@ func TestKeysOnTheHeap(t *testing.T) {
 // build builds the product as it ships, or with one change.
 func build(t *testing.T, flags ...string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "encfsrun")
-	args := append([]string{"build", "-o", binary}, flags...)
-	cmd := exec.Command("go", append(args, "../../cmd/encfsrun")...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=runtimesecret")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build %v: %v\n%s", flags, err, out)
+	binary, err := testkit.Build(t.TempDir(), flags...)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return binary
 }

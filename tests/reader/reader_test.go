@@ -15,6 +15,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"encfsrun/internal/testkit"
 )
 
 func TestVectors(t *testing.T) {
@@ -80,12 +82,11 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t, t.TempDir(), filepath.Join(t.TempDir(), "encfsrun")}
-	build := exec.Command("go", "build", "-o", w.binary, "../../cmd/encfsrun")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	binary, err := testkit.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
+	w := &world{t, t.TempDir(), binary}
 	w.write("pass", "correct horse\n")
 	w.write("src/main.py", "print('hello')\n")
 	w.write("src/big", strings.Repeat("0123456789abcdef", 200_000))

@@ -1,7 +1,6 @@
 package transfer
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -17,24 +16,21 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"encfsrun/fs/guarded"
 	"encfsrun/fs/vault"
 	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/disk/memdisk"
 	"encfsrun/fs/vault/seal"
 	"encfsrun/fs/vault/tree"
+	"encfsrun/internal/testkit/secrets"
 	"encfsrun/keyring"
 )
 
 // safe is a vault and its secrets.
 type safe struct {
+	*secrets.Secrets
 	t      testing.TB
 	disk   disk.FS
 	path   string
-	id     seal.ID
-	master *guarded.Buffer
-	slot   keyring.Slot
-	keys   *seal.Keys
 	inodes uint64 // in the tree at the end of the last update
 }
 
@@ -50,32 +46,12 @@ func newSafe(t testing.TB) *safe {
 
 func newSafeAt(t testing.TB, fsys disk.FS, path string) *safe {
 	t.Helper()
-	s := &safe{t: t, disk: fsys, path: path, id: seal.NewID(), master: secretOf(t, 1)}
-	var err error
-	if s.slot, err = keyring.NewMachineSlot(s.id, s.master.Bytes(), secretOf(t, 2)); err != nil {
-		t.Fatal(err)
-	}
-	if s.keys, err = seal.NewKeys(s.id, s.master.Bytes()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.keys.Destroy)
-	return s
-}
-
-func secretOf(t testing.TB, fill byte) *guarded.Buffer {
-	t.Helper()
-	b, err := guarded.NewBuffer(32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	copy(b.Bytes(), bytes.Repeat([]byte{fill}, 32))
-	t.Cleanup(b.Destroy)
-	return b
+	return &safe{Secrets: secrets.Of(t, seal.NewID(), 1, 2), t: t, disk: fsys, path: path}
 }
 
 // create makes the vault with what fill writes.
 func (s *safe) create(fill func(*vault.Session) error) error {
-	_, err := vault.Create(s.disk, s.path, s.keys, []keyring.Slot{s.slot}, vault.Options{}, fill)
+	_, err := vault.Create(s.disk, s.path, s.Keys, []keyring.Slot{s.Slot}, vault.Options{}, fill)
 	return err
 }
 
@@ -137,13 +113,7 @@ func (s *safe) mustUpdate(src string, o ImportOptions) Report {
 
 func (s *safe) unlock() *vault.Unlocked {
 	s.t.Helper()
-	u, err := vault.Unlock(s.disk, s.path, func(seal.ID, []keyring.Slot) (*guarded.Buffer, error) {
-		b, err := guarded.NewBuffer(32)
-		if err == nil {
-			copy(b.Bytes(), s.master.Bytes())
-		}
-		return b, err
-	})
+	u, err := vault.Unlock(s.disk, s.path, s.Unlock)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -10,87 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"pgregory.net/rapid"
 )
-
-func TestAgainstModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		p := newPair()
-		numbers := map[int]*rapid.Generator[int]{}
-		draw := func(n int) int {
-			if numbers[n] == nil {
-				numbers[n] = rapid.IntRange(0, n-1)
-			}
-			return numbers[n].Draw(t, "n")
-		}
-		for range rapid.IntRange(1, 120).Draw(t, "steps") {
-			if err := p.step(draw); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := errors.Join(p.compareAll(), checkTree(p.tree)); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
-
-// TestAgainstModelLong runs few but long streams, in which rows and bytes are used again many times.
-func TestAgainstModelLong(t *testing.T) {
-	for seed := range uint64(4) {
-		rnd := rand.New(rand.NewPCG(seed, 0))
-		p := newPair()
-		if err := errors.Join(p.tree.Put(Attr{Ino: Root, Mode: typeDir}), p.put(Attr{Ino: Root, Mode: typeDir})); err != nil {
-			t.Fatal(err)
-		}
-		var done [3]uint64
-		for i := range 20000 {
-			if err := p.step(rnd.IntN); err != nil {
-				t.Fatalf("seed %d, step %d: %v", seed, i, err)
-			}
-			if i%100 == 0 {
-				if err := errors.Join(p.compareAll(), checkTree(p.tree)); err != nil {
-					t.Fatalf("seed %d, step %d: %v", seed, i, err)
-				}
-			}
-			s := p.tree.Stats()
-			done[0], done[1], done[2] = max(done[0], s.Inodes), max(done[1], s.Names), max(done[2], s.Extents)
-		}
-		if done[0] < 10 || done[1] < 8 || done[2] < 6 {
-			t.Fatalf("seed %d: the stream never got beyond %d inodes, names, extents", seed, done)
-		}
-	}
-}
-
-func FuzzOperations(f *testing.F) {
-	rnd := rand.New(rand.NewPCG(7, 7))
-	for range 5 {
-		b := make([]byte, 2000)
-		for i := range b {
-			b[i] = byte(rnd.Uint32())
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, b []byte) {
-		b = b[:min(len(b), 4096)] // longer ones find nothing else and take their time
-		p := newPair()
-		draw := func(n int) (v int) {
-			for ; n > 0 && len(b) > 0; n >>= 8 {
-				v, b = v<<8|int(b[0]), b[1:]
-			}
-			return v
-		}
-		bounded := func(n int) int { return draw(n) % n }
-		for len(b) > 0 {
-			if err := p.step(bounded); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := errors.Join(p.compareAll(), checkTree(p.tree)); err != nil {
-			t.Fatal(err)
-		}
-	})
-}
 
 // must fails the test when an operation that should work does not.
 func must(t testing.TB, errs ...error) {
@@ -132,33 +52,6 @@ func TestPutRefuses(t *testing.T) {
 	}
 	if err := New(10, 100).RaiseMaxIno(MaxInoValue + 1); err != ErrInvalid {
 		t.Errorf("RaiseMaxIno: %v", err)
-	}
-}
-
-func TestLinkRefuses(t *testing.T) {
-	tree := newTree(t)
-	must(t, tree.Put(Attr{Ino: 2, Mode: typeFile}))
-	for name, want := range map[string]error{
-		"": ErrInvalid, ".": ErrInvalid, "..": ErrInvalid, "/": ErrInvalid, "a/b": ErrInvalid, "a\x00": ErrInvalid, "\x00": ErrInvalid,
-		strings.Repeat("n", 256): ErrNameTooLong,
-		"...":                    nil, " ": nil, "\xff": nil, strings.Repeat("n", 255): nil,
-	} {
-		if err := tree.Link(Root, name, 2); err != want {
-			t.Errorf("%q: %v, want %v", name, err, want)
-		}
-	}
-	// An orphan 3 with 4 and 5 below it: each link that would close a cycle.
-	for ino := Ino(3); ino <= 5; ino++ {
-		must(t, tree.Put(Attr{Ino: ino, Mode: typeDir}))
-	}
-	must(t, tree.Link(3, "d", 4), tree.Link(4, "d", 5))
-	for _, c := range []struct {
-		dir, ino Ino
-		want     error
-	}{{3, 3, ErrInvalid}, {4, 3, ErrInvalid}, {5, 3, ErrInvalid}, {5, 1, ErrInvalid}, {1, 1, ErrInvalid}, {1, 4, ErrIsDir}, {1, 3, nil}, {1, 3, ErrIsDir}} {
-		if err := tree.Link(c.dir, fmt.Sprint(c.ino, c.want), c.ino); err != c.want {
-			t.Errorf("%d into %d: %v, want %v", c.ino, c.dir, err, c.want)
-		}
 	}
 }
 
@@ -225,45 +118,6 @@ func TestStride(t *testing.T) {
 		if longest > 100 {
 			t.Errorf("stride %d: a chain of %d", stride, longest)
 		}
-	}
-}
-
-func TestMapRefuses(t *testing.T) {
-	tree := newTree(t)
-	must(t, tree.Put(Attr{Ino: 2, Mode: typeFile, Size: 1000}), tree.Put(Attr{Ino: 3, Mode: typeFile, Size: MaxSize}),
-		tree.Put(Attr{Ino: 4, Mode: typeLink}))
-	for _, c := range []struct {
-		what string
-		ino  Ino
-		e    Extent
-		want error
-	}{
-		{"no bytes", 2, Extent{0, 0, 1, 10}, ErrInvalid},
-		{"beyond the size", 2, Extent{1, 1000, 1, 10}, ErrInvalid},
-		{"an end that overflows", 2, Extent{math.MaxUint64, 2, 1, 10}, ErrInvalid},
-		{"before the payload", 2, Extent{0, 1, 1, 9}, ErrInvalid},
-		{"behind the payload", 2, Extent{0, 1, 1, 110}, ErrInvalid},
-		{"a block whose position overflows", 2, Extent{0, 1, math.MaxUint64, 10}, ErrInvalid},
-		{"a block whose position wraps to a small one", 2, Extent{0, 1, math.MaxUint64/100 + 1, 10}, ErrInvalid},
-		{"a block at the edge of 63 bits", 2, Extent{0, 1, math.MaxInt64 / 100, 109}, ErrInvalid},
-		{"an end beyond 63 bits", 3, Extent{0, MaxSize, 1, 10}, ErrInvalid},
-		{"a symlink", 4, Extent{0, 1, 1, 10}, ErrInvalid},
-		{"a directory", Root, Extent{0, 1, 1, 10}, ErrIsDir},
-		{"nothing", 9, Extent{0, 1, 1, 10}, ErrNotFound},
-		{"the last byte", 2, Extent{999, 1, math.MaxInt64/100 - 1, 109}, nil},
-		{"the longest", 3, Extent{0, MaxSize, 0, 10}, nil},
-	} {
-		if err := tree.Map(c.ino, c.e); err != c.want {
-			t.Errorf("%s: %v, want %v", c.what, err, c.want)
-		}
-	}
-	if err := New(10, 0).Put(Attr{Ino: 2, Mode: typeFile, Size: 9}); err != nil {
-		t.Error(err)
-	}
-	empty := New(10, 0)
-	must(t, empty.Put(Attr{Ino: 2, Mode: typeFile, Size: 9}))
-	if err := empty.Map(2, Extent{0, 1, 0, 10}); err != ErrInvalid {
-		t.Errorf("blocks without payload: %v", err)
 	}
 }
 
@@ -370,62 +224,6 @@ func TestOrderOfInodes(t *testing.T) {
 	}
 }
 
-// TestRandomOverwrites maps and clears ranges of all lengths of one file and compares it with an array.
-func TestRandomOverwrites(t *testing.T) {
-	const size = 200_000
-	tree := newTree(t)
-	must(t, tree.Put(Attr{Ino: 2, Mode: typeFile, Size: size}))
-	rnd := rand.New(rand.NewPCG(5, 5))
-	want := make([]uint64, size) // position and one, 0 for a hole
-	for i := range 30000 {
-		length := 1 + rnd.Uint64N(1<<rnd.UintN(12))
-		off, pos := rnd.Uint64N(size-length), rnd.Uint64N(1e9)
-		if rnd.IntN(4) == 0 {
-			must(t, tree.Clear(2, off, length))
-			clear(want[off : off+length])
-			continue
-		}
-		must(t, tree.Map(2, Extent{off, length, pos / 100, 10 + uint32(pos%100)}))
-		for j := range length {
-			want[off+j] = pos + j + 1
-		}
-		if i%10000 == 0 {
-			must(t, checkTree(tree))
-		}
-	}
-	if n := tree.Stats().Extents; n < 1000 {
-		t.Errorf("only %d extents", n)
-	}
-	got := make([]uint64, size)
-	must(t, checkTree(tree), tree.Extents(2, 0, size, func(e Extent) bool {
-		for j := range e.Len {
-			got[e.Off+j] = e.Block*100 + uint64(e.At-10) + j + 1
-		}
-		return true
-	}))
-	if !slices.Equal(got, want) {
-		t.Error("the file is mapped wrongly")
-	}
-	must(t, tree.Put(Attr{Ino: 2, Mode: typeFile}), checkTree(tree))
-	if s := tree.Stats(); s.Extents != 0 || s.Bytes != 0 {
-		t.Errorf("after truncation: %+v", s)
-	}
-}
-
-// TestDeep: a chain of directories costs no stack and its building is not quadratic.
-func TestDeep(t *testing.T) {
-	const depth = 200_000
-	tree := newTree(t)
-	for ino := Ino(2); ino <= depth; ino++ {
-		must(t, tree.Put(Attr{Ino: ino, Mode: typeDir}), tree.Link(ino-1, "d", ino))
-	}
-	n := 0
-	tree.Inodes(func(Attr) bool { n++; return true })
-	if n != depth {
-		t.Errorf("%d of %d", n, depth)
-	}
-}
-
 func TestMaxIno(t *testing.T) {
 	tree := newTree(t)
 	must(t, tree.Put(Attr{Ino: 90, Mode: typeFIFO}), tree.Free(90), tree.RaiseMaxIno(40))
@@ -480,82 +278,6 @@ func TestRowsHoldNoPointer(t *testing.T) {
 	check(reflect.TypeFor[dirent]())
 	check(reflect.TypeFor[extent]())
 	check(reflect.TypeFor[xattr]())
-}
-
-// TestManyNames adds and removes names in a few directories at random, so that the indexes grow by thousands of
-// buckets and rows are used again, while a listing of one directory goes on in small steps.
-func TestManyNames(t *testing.T) {
-	tree := newTree(t)
-	rnd := rand.New(rand.NewPCG(3, 3))
-	must(t, tree.Put(Attr{Ino: 2, Mode: typeDir}), tree.Put(Attr{Ino: 3, Mode: typeDir}), tree.Put(Attr{Ino: 4, Mode: typeFile}))
-	have := map[string]bool{} // of directory 2; 3 is filled beside it and never read
-	stay := map[string]bool{} // names never removed
-	for i := range 3000 {
-		name := fmt.Sprint("stay", i)
-		must(t, tree.Link(2, name, 4))
-		have[name], stay[name] = true, true
-	}
-	met, after := map[string]int{}, uint64(0)
-	for i := 0; len(met) < len(stay) || i < 40000; i++ {
-		name := fmt.Sprint("come", rnd.IntN(9000))
-		if err := tree.Link(2, name, 4); have[name] {
-			if err != ErrExists {
-				t.Fatalf("%s a second time: %v", name, err)
-			}
-			must(t, tree.Unlink(2, name))
-			delete(have, name)
-		} else {
-			must(t, err)
-			have[name] = true
-		}
-		if rnd.IntN(2) == 0 {
-			must(t, tree.Link(3, fmt.Sprint(i), 4))
-		}
-		if i%4 == 0 {
-			step := 0
-			must(t, tree.Entries(2, after, func(e Entry) bool {
-				if e.Cookie <= after || !have[e.Name] {
-					t.Fatalf("%s with cookie %d after %d", e.Name, e.Cookie, after)
-				}
-				after = e.Cookie
-				if stay[e.Name] {
-					met[e.Name]++
-				}
-				step++
-				return step < 2
-			}))
-		}
-	}
-	for name := range stay {
-		if met[name] != 1 {
-			t.Fatalf("%s was met %d times", name, met[name])
-		}
-	}
-	for name := range have {
-		if _, err := tree.Lookup(2, name); err != nil {
-			t.Fatal(name, err)
-		}
-	}
-	if n, _ := tree.Attr(2); n.Size != uint64(len(have)) {
-		t.Fatalf("%d entries of %d", n.Size, len(have))
-	}
-	must(t, checkIndex(&tree.byName, tree.nextName, tree.hashOfName))
-}
-
-// checkIndex checks that each row hangs in the chain of its hash, once.
-func checkIndex(x *index, next func(uint32) *uint32, hash func(uint32) uint64) error {
-	count := uint32(0)
-	for b := range x.size {
-		for i := *x.heads.at(b); i != 0; i = *next(i) {
-			if count++; x.head(hash(i)) != x.heads.at(b) {
-				return fmt.Errorf("row %d is in bucket %d", i, b)
-			}
-		}
-	}
-	if count != x.count {
-		return fmt.Errorf("%d rows of %d", count, x.count)
-	}
-	return nil
 }
 
 // TestReadersBesideEachOther is for the race detector: reading changes nothing.
