@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"encfsrun/fs/vault"
+	"encfsrun/fs/vault/disk"
 	"encfsrun/fs/vault/tree"
 )
 
@@ -36,7 +37,7 @@ func (v *volume) durable(name string) (map[string]*entry, error) {
 		return nil, err
 	}
 	defer unlocked.Close()
-	opened, err := unlocked.Open(v.disk, vault.Options{})
+	opened, err := unlocked.Open(disk.OS(), vault.Options{})
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,6 @@ import (
 
 // volume is a real vault in a folder of the test, which can be mounted again and again.
 type volume struct {
-	disk   disk.FS
 	path   string
 	master *guarded.Buffer
 }
@@ -30,7 +29,7 @@ type volume struct {
 // newVolume makes an empty vault whose root belongs to who runs the tests.
 func newVolume(t testing.TB) *volume {
 	t.Helper()
-	v, err := makeVolume(disk.OS(), t.TempDir())
+	v, err := makeVolume(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,14 +37,13 @@ func newVolume(t testing.TB) *volume {
 	return v
 }
 
-// makeVolume takes the vault that is in a folder, or makes one.
-func makeVolume(fsys disk.FS, dir string) (*volume, error) {
+func makeVolume(dir string) (*volume, error) {
 	master, err := secretOf(1)
 	if err != nil {
 		return nil, err
 	}
-	v := &volume{disk: fsys, path: filepath.Join(dir, "app.vault"), master: master}
-	if _, err := fsys.Lstat(v.path); err == nil {
+	v := &volume{path: filepath.Join(dir, "app.vault"), master: master}
+	if _, err := os.Lstat(v.path); err == nil {
 		return v, nil
 	}
 	machine, err := secretOf(2)
@@ -64,7 +62,7 @@ func makeVolume(fsys disk.FS, dir string) (*volume, error) {
 	}
 	defer keys.Destroy()
 	root := tree.Attr{Ino: tree.Root, Mode: syscall.S_IFDIR | 0o755, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())}
-	_, err = vault.Create(fsys, v.path, keys, []keyring.Slot{slot}, vault.Options{}, func(s *vault.Session) error {
+	_, err = vault.Create(disk.OS(), v.path, keys, []keyring.Slot{slot}, vault.Options{}, func(s *vault.Session) error {
 		root.Ino = s.NewIno()
 		return s.Put(root)
 	})
@@ -80,7 +78,7 @@ func secretOf(fill byte) (*guarded.Buffer, error) {
 }
 
 func (v *volume) unlock() (*vault.Unlocked, error) {
-	return vault.Unlock(v.disk, v.path, func(seal.ID, []keyring.Slot) (*guarded.Buffer, error) {
+	return vault.Unlock(disk.OS(), v.path, func(seal.ID, []keyring.Slot) (*guarded.Buffer, error) {
 		return secretOf(1)
 	})
 }
@@ -91,7 +89,7 @@ func (v *volume) open(stale func(uint64)) (*vault.Vault, *vault.Session, func() 
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	opened, err := unlocked.OpenWriter(v.disk, vault.Options{Stale: stale})
+	opened, err := unlocked.OpenWriter(disk.OS(), vault.Options{Stale: stale})
 	if err != nil {
 		unlocked.Close()
 		return nil, nil, nil, err
@@ -132,8 +130,7 @@ func (v *volume) mount(t testing.TB, o volumeOptions) *mounted {
 	return m
 }
 
-// serve makes a file system of the volume. finish closes everything behind it.
-func (v *volume) serve(o *volumeOptions) (f *FS, cache *guarded.Cache, finish func() error, err error) {
+func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 	if o.budget == 0 {
 		o.budget = 16 << 20
 		if unix.Geteuid() != 0 {
@@ -143,41 +140,34 @@ func (v *volume) serve(o *volumeOptions) (f *FS, cache *guarded.Cache, finish fu
 	if o.dirty == 0 {
 		o.dirty = o.budget / 4
 	}
+	var cache *guarded.Cache
 	opened, session, closeVault, err := v.open(func(block uint64) { cache.Drop([]uint64{block}) })
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	pool, err := guarded.NewPool(vault.PlainSize, o.budget-o.dirty)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	dirty, err := guarded.NewPool(ChunkSize, o.dirty)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	cache = guarded.NewCache(pool, opened.LoadBlock)
 	o.Store, o.Dirty = session, dirty
 	if o.store != nil {
 		o.Store = o.store(o.Store)
 	}
-	f = New(opened, cache, o.Options)
-	return f, cache, func() error {
+	f := New(opened, cache, o.Options)
+	m := &mounted{dir: dir, fs: f, cache: cache, ended: make(chan struct{}), pages: make(chan []byte)}
+	m.finish = func() error {
 		err := f.Close()
 		cache.Close()
 		if closeErr := closeVault(); err == nil {
 			err = closeErr
 		}
-		f.Wipe()
 		return errors.Join(err, dirty.Close(), pool.Close())
-	}, nil
-}
-
-func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
-	f, cache, finish, err := v.serve(&o)
-	if err != nil {
-		return nil, err
 	}
-	m := &mounted{dir: dir, fs: f, cache: cache, ended: make(chan struct{}), pages: make(chan []byte), finish: finish}
 	flags, extra := restricted|o.flags, ""
 	if o.others {
 		flags, extra = o.flags, ",allow_other"
@@ -200,7 +190,7 @@ func (v *volume) attach(dir string, o volumeOptions) (*mounted, error) {
 // childVolume serves the vault in the folder args[1], made when it is missing, at args[0]: with the page cache where args[2] says
 // "on". SIGTERM unmounts it.
 func childVolume(args []string) error {
-	v, err := makeVolume(disk.OS(), args[1])
+	v, err := makeVolume(args[1])
 	if err != nil {
 		return err
 	}

@@ -268,6 +268,7 @@ func (d *daemon) serve(attach attachment) error {
 	}
 	<-served
 	err = d.finish(system)
+	system.Wipe()
 	if err != nil && attach.Background {
 		stay() // nobody is there to be told: status shows it
 	}
