@@ -232,13 +232,13 @@ func TestOneWorker(t *testing.T) {
 	}
 }
 
-// patient is a file system whose fsync lasts until somebody interrupts it.
+// patient is a file system whose statfs lasts until somebody interrupts it.
 type patient struct {
 	*FS
 	begun chan struct{}
 }
 
-func (p patient) Fsync(cancel <-chan struct{}, _ *fuse.FsyncIn) fuse.Status {
+func (p patient) StatFs(cancel <-chan struct{}, _ *fuse.InHeader, _ *fuse.StatfsOut) fuse.Status {
 	p.begun <- struct{}{}
 	<-cancel
 	return fuse.EINTR
@@ -269,7 +269,7 @@ func inThread(call func() error) (tid int, result chan error) {
 // TestInterrupt sends a signal to a thread that waits for an answer: a handler that can be interrupted learns of it.
 func TestInterrupt(t *testing.T) {
 	_, p, fd := patientMount(t)
-	tid, result := inThread(func() error { return unix.Fsync(fd) })
+	tid, result := inThread(func() error { return unix.Fstatfs(fd, &unix.Statfs_t{}) })
 	<-p.begun
 	if err := unix.Tgkill(unix.Getpid(), tid, unix.SIGURG); err != nil { // which Go takes for a hint to its scheduler
 		t.Fatal(err)
@@ -277,7 +277,7 @@ func TestInterrupt(t *testing.T) {
 	select {
 	case err := <-result:
 		if err != unix.EINTR {
-			t.Errorf("fsync: %v, want EINTR", err)
+			t.Errorf("statfs: %v, want EINTR", err)
 		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("the handler does not learn of the signal")
@@ -313,7 +313,7 @@ func TestReadsAreNotInterrupted(t *testing.T) {
 // TestAbort aborts a mount while handlers wait: what can be interrupted is, and Serve ends.
 func TestAbort(t *testing.T) {
 	mnt, p, fd := patientMount(t)
-	_, result := inThread(func() error { return unix.Fsync(fd) })
+	_, result := inThread(func() error { return unix.Fstatfs(fd, &unix.Statfs_t{}) })
 	<-p.begun
 	if err := unix.Unmount(mnt.dir, unix.MNT_FORCE); err != nil && err != unix.EBUSY {
 		t.Fatal(err)
@@ -324,7 +324,7 @@ func TestAbort(t *testing.T) {
 		t.Fatal("Serve does not end")
 	}
 	if err := <-result; err != unix.ECONNABORTED && err != unix.ENOTCONN {
-		t.Errorf("fsync: %v", err)
+		t.Errorf("statfs: %v", err)
 	}
 	mnt.fs.Release(nil, &fuse.ReleaseIn{InHeader: fuse.InHeader{NodeId: uint64(2)}}) // nobody will say so any more
 }
