@@ -167,13 +167,13 @@ func TestUnnamedKeepsItsSpace(t *testing.T) {
 
 // TestTruncatingOpenReserves: O_TRUNC takes a record, and that its space.
 func TestTruncatingOpenReserves(t *testing.T) {
-	var reserved int64
-	s := &reserveStore{told: func(n int64) { reserved += n }}
+	var reserved atomic.Int64
+	s := &reserveStore{told: func(n int64) { reserved.Add(n) }}
 	m := newVolume(t).mount(t, volumeOptions{store: func(real Store) Store { s.Store = real; return s }})
 	must(t, os.WriteFile(m.path("f"), []byte("contents"), 0o644))
-	before := reserved
+	before := reserved.Load()
 	must(t, with(m.path("f"), unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil }))
-	if reserved < before+recordSize {
-		t.Errorf("%d bytes are reserved for it", reserved-before)
+	if more := reserved.Load() - before; more < recordSize {
+		t.Errorf("%d bytes are reserved for it", more)
 	}
 }
