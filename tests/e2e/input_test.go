@@ -234,7 +234,6 @@ func TestBadMountpoints(t *testing.T) {
 		w.ok("umount", w.path("mnt"))
 		w.fails(1, []string{"mnt"}, "umount", w.path("mnt"))
 		w.fails(1, []string{"absent"}, "umount", w.path("absent"))
-		w.fails(2, []string{"--read-only"}, w.unlock("mount", vault, w.path("mnt"))...)
 	})
 }
 
