@@ -168,11 +168,9 @@ func (f *FS) stopCommitting() {
 // Fsync makes a file durable, and with it everything else.
 func (f *FS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return errno(f.Sync()) }
 
-// FsyncDir makes a directory durable, and with it everything else.
+// FsyncDir makes a directory durable, and with it everything else. It is what to call instead of syncfs(2), which the kernel does not
+// pass on.
 func (f *FS) FsyncDir(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return errno(f.Sync()) }
-
-// Syncfs is syncfs(2), where the kernel passes it on.
-func (f *FS) Syncfs() fuse.Status { return errno(f.Sync()) }
 
 // Flush is a close(2) of a kernel that does not know FOPEN_NOFLUSH. Nothing is lost by doing nothing: what was written was
 // accepted, and has its space.
