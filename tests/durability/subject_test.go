@@ -73,7 +73,7 @@ func syncfs(dir string) error {
 }
 
 // patience bounds everything that has to come to an end.
-const patience = time.Minute
+const patience = 5 * time.Minute
 
 // command runs a program to its end and returns what it said, which is in its error too.
 //
